@@ -1,0 +1,1 @@
+"""What training minimises: losses per position, reduced in one place."""

@@ -1,0 +1,416 @@
+"""A decoder on one page, in which every value has its TransformerLens name.
+
+Built on TransformerLens's ``HookedRootModule``: hooks, caches, activation and parameter names are
+its own. With no hook attached, :meth:`Transformer.forward` takes a fused path (one product for
+queries, keys and values; scaled-dot-product attention; each distinct prefix once when the batch
+carries its tree). With a hook, it takes the path on which every value passes its ``HookPoint``.
+Both give equal logits and equal gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from nextlens.models.batch import Batch, refuse_out_of_range
+from nextlens.models.hooked import Edit, canonical_site
+from nextlens.models.transformer_config import TransformerConfig
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+class Normalisation(nn.Module):
+    """LayerNorm, RMSNorm, or nothing; ``hook_normalized`` is the value after gain and bias."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.kind, self.shape, self.eps = config.normalisation, (config.d_model,), config.epsilon
+        if self.kind != "none":
+            self.w = nn.Parameter(torch.ones(config.d_model))
+            self.hook_scale = HookPoint()
+        if self.kind == "LayerNorm":
+            self.b = nn.Parameter(torch.zeros(config.d_model))
+        self.hook_normalized = HookPoint()
+
+    def forward(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
+        if self.kind == "none":
+            return self.hook_normalized(x)
+        if self.kind == "LayerNorm":
+            x = x - x.mean(-1, keepdim=True)
+        scale = self.hook_scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
+        return self.hook_normalized(x / scale * self.w + (self.b if self.kind == "LayerNorm" else 0.0))
+
+    def fused(self, x: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
+        if self.kind == "LayerNorm":
+            return F.layer_norm(x, self.shape, self.w, self.b, self.eps)
+        return F.rms_norm(x, self.shape, self.w, self.eps) if self.kind == "RMSNorm" else x
+
+
+class Attention(nn.Module):
+    """Multi-head attention with learned-absolute, rotary, no, or relative positions.
+
+    With ``positions="relative"``, for heads of width d and clipped offsets s - t (Shaw et al. 2018,
+    arXiv:1803.02155; tables shared by the heads of a layer)::
+
+        score[t, s] = (q[t] · k[s] + q[t] · R_K[s - t]) / sqrt(d)      z[t] = sum_s pattern[t, s] (v[s] + R_V[s - t])
+    """
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        heads, width, head = config.n_heads, config.d_model, config.d_head
+        for name in "QKV":
+            setattr(self, f"W_{name}", nn.Parameter(torch.empty(heads, width, head)))
+            setattr(self, f"b_{name}", nn.Parameter(torch.zeros(heads, head)))
+        self.W_O = nn.Parameter(torch.empty(heads, head, width))
+        self.b_O = nn.Parameter(torch.zeros(width))
+        if config.positions == "relative":
+            self.R_K = nn.Parameter(torch.empty(2 * config.n_ctx - 1, head))
+            self.R_V = nn.Parameter(torch.empty(2 * config.n_ctx - 1, head))
+        self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
+        if config.positions == "rotary":
+            self.hook_rot_q, self.hook_rot_k = HookPoint(), HookPoint()
+            self.register_buffer("rotation", _rotation(config), persistent=False)
+        self.hook_attn_scores, self.hook_pattern, self.hook_z = HookPoint(), HookPoint(), HookPoint()
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time width"],
+        positions: Int[Tensor, "one_or_batch time"],
+        attend: Bool[Tensor, "batch time time"] | None,
+    ) -> Float[Tensor, "batch time width"]:
+        q = self.hook_q(torch.einsum("btw,hwd->bthd", x, self.W_Q) + self.b_Q)
+        k = self.hook_k(torch.einsum("btw,hwd->bthd", x, self.W_K) + self.b_K)
+        v = self.hook_v(torch.einsum("btw,hwd->bthd", x, self.W_V) + self.b_V)
+        if self.config.positions == "rotary":
+            q, k = self.hook_rot_q(self.rotate(q, positions)), self.hook_rot_k(self.rotate(k, positions))
+        z = self.mix(q, k, v, positions, attend)
+        return torch.einsum("bthd,hdw->btw", self.hook_z(z), self.W_O) + self.b_O
+
+    def mix(
+        self,
+        q: Float[Tensor, "batch time head d_head"],
+        k: Float[Tensor, "batch time head d_head"],
+        v: Float[Tensor, "batch time head d_head"],
+        positions: Int[Tensor, "one_or_batch time"],
+        attend: Bool[Tensor, "batch time time"] | None,
+    ) -> Float[Tensor, "batch time head d_head"]:
+        scores = torch.einsum("bthd,bshd->bhts", q, k)
+        if self.config.positions == "relative":
+            reach = self.config.n_ctx - 1
+            offset = (positions[:, None, :] - positions[:, :, None]).clamp(-reach, reach) + reach
+            scores = scores + torch.einsum("bthd,btsd->bhts", q, self.R_K[offset].expand(len(q), -1, -1, -1))
+        seen = causal(q.shape[1], q.device) if attend is None else attend[:, None]
+        scores = self.hook_attn_scores((scores / math.sqrt(q.shape[-1])).masked_fill(~seen, -torch.inf))
+        pattern = self.hook_pattern(scores.softmax(-1))
+        z = torch.einsum("bhts,bshd->bthd", pattern, v)
+        if self.config.positions == "relative":
+            z = z + torch.einsum("bhts,btsd->bthd", pattern, self.R_V[offset].expand(len(q), -1, -1, -1))
+        return z
+
+    def fused(
+        self, x: Float[Tensor, "row width"], batch: Batch, positions: Int[Tensor, "one_or_batch time"]
+    ) -> Float[Tensor, "row width"]:
+        heads, head = self.config.n_heads, self.config.d_head
+        weight = torch.cat([self.W_Q, self.W_K, self.W_V]).transpose(0, 1).reshape(x.shape[1], -1)
+        bias = torch.cat([self.b_Q, self.b_K, self.b_V]).flatten()
+        qkv = torch.addmm(bias, x, weight)
+        if batch.tree is not None:
+            z = self.mix_tree(qkv, batch)
+        else:
+            q, k, v = qkv.view(*batch.tokens.shape, 3, heads, head).unbind(2)
+            if self.config.positions == "rotary":
+                q, k = self.rotate(q, positions), self.rotate(k, positions)
+            if self.config.positions == "relative":
+                z = self.mix(q, k, v, positions, batch.attend)
+            else:
+                mask = None if batch.attend is None else batch.attend[:, None]
+                q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+                z = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None).transpose(1, 2)
+        return torch.addmm(self.b_O, z.reshape(len(x), -1), self.W_O.flatten(0, 1))
+
+    def mix_tree(self, qkv: Float[Tensor, "node three_heads"], batch: Batch) -> Float[Tensor, "node head d_head"]:
+        """Each node looks along its own lineage."""
+        tree, (heads, head) = batch.tree, (self.config.n_heads, self.config.d_head)
+        nodes, time = tree.lineage.shape
+        q, k, v = qkv.view(nodes, 3, heads, head).unbind(1)
+        if self.config.positions == "rotary":
+            place = (tree.first % time)[:, None]
+            q, k = self.rotate(q[:, None], place)[:, 0], self.rotate(k[:, None], place)[:, 0]
+        kv = torch.stack([k, v], dim=1).flatten(1)
+        k, v = kv.index_select(0, tree.lineage.flatten()).view(nodes, time, 2, heads, head).unbind(2)
+        scores = (q[:, None] * k).sum(-1) / math.sqrt(head)
+        pattern = scores.masked_fill(~tree.read[:, :, None], -torch.inf).softmax(1)
+        return (pattern[..., None] * v).sum(1)
+
+    def rotate(
+        self, x: Float[Tensor, "batch time head d_head"], positions: Int[Tensor, "one_or_batch time"]
+    ) -> Float[Tensor, "batch time head d_head"]:
+        """Turn each neighbouring pair of components by its angle at this position (RoPE, arXiv:2104.09864)."""
+        cos, sin = self.rotation[positions].to(x.dtype).unsqueeze(-2).unbind(2)
+        even, odd = x[..., 0::2], x[..., 1::2]
+        return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+
+
+class MLP(nn.Module):
+    """``act(x W_in + b_in) W_out + b_out``; gated, ``(act(x W_gate) * (x W_in)) W_out``, without biases."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.gated, self.activate = config.gated, ACTIVATIONS[config.activation]
+        self.W_in = nn.Parameter(torch.empty(config.d_model, config.d_mlp))
+        self.W_out = nn.Parameter(torch.empty(config.d_mlp, config.d_model))
+        if config.gated:
+            self.W_gate = nn.Parameter(torch.empty(config.d_model, config.d_mlp))
+            self.hook_pre, self.hook_pre_linear = HookPoint(), HookPoint()
+        else:
+            self.b_in = nn.Parameter(torch.zeros(config.d_mlp))
+            self.b_out = nn.Parameter(torch.zeros(config.d_model))
+            self.hook_pre = HookPoint()
+        self.hook_post = HookPoint()
+
+    def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        if self.gated:
+            gate = self.activate(self.hook_pre(x @ self.W_gate))
+            return self.hook_post(gate * self.hook_pre_linear(x @ self.W_in)) @ self.W_out
+        return self.hook_post(self.activate(self.hook_pre(x @ self.W_in + self.b_in))) @ self.W_out + self.b_out
+
+    def fused(self, x: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
+        if self.gated:
+            return (self.activate(x @ self.W_gate) * (x @ self.W_in)) @ self.W_out
+        return torch.addmm(self.b_out, self.activate(torch.addmm(self.b_in, x, self.W_in)), self.W_out)
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each added to the residual stream."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.post, self.has_mlp = config.post_normalisation, config.d_mlp > 0
+        self.hook_resid_pre = HookPoint()
+        self.ln1, self.attn = Normalisation(config), Attention(config)
+        if self.post:
+            self.ln1_post = Normalisation(config)
+        self.hook_attn_out = HookPoint()
+        if self.has_mlp:
+            self.hook_resid_mid = HookPoint()
+            self.ln2, self.mlp = Normalisation(config), MLP(config)
+            if self.post:
+                self.ln2_post = Normalisation(config)
+            self.hook_mlp_out = HookPoint()
+        self.hook_resid_post = HookPoint()
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time width"],
+        positions: Int[Tensor, "one_or_batch time"],
+        attend: Bool[Tensor, "batch time time"] | None,
+    ) -> Float[Tensor, "batch time width"]:
+        x = self.hook_resid_pre(x)
+        out = self.attn(self.ln1(x), positions, attend)
+        x = x + self.hook_attn_out(self.ln1_post(out) if self.post else out)
+        if self.has_mlp:
+            x = self.hook_resid_mid(x)
+            out = self.mlp(self.ln2(x))
+            x = x + self.hook_mlp_out(self.ln2_post(out) if self.post else out)
+        return self.hook_resid_post(x)
+
+    def fused(
+        self, x: Float[Tensor, "row width"], batch: Batch, positions: Int[Tensor, "one_or_batch time"]
+    ) -> Float[Tensor, "row width"]:
+        out = self.attn.fused(self.ln1.fused(x), batch, positions)
+        x = x + (self.ln1_post.fused(out) if self.post else out)
+        if self.has_mlp:
+            out = self.mlp.fused(self.ln2.fused(x))
+            x = x + (self.ln2_post.fused(out) if self.post else out)
+        return x
+
+
+class Table(nn.Module):
+    """Holds one parameter under TransformerLens's name for it."""
+
+    def __init__(self, name: str, *shape: int):
+        super().__init__()
+        setattr(self, name, nn.Parameter(torch.empty(*shape)))
+
+
+class Transformer(HookedRootModule):
+    """A decoder-only transformer; a ``Hooked`` kernel, and a TransformerLens ``HookedRootModule``.
+
+    Weights are drawn from N(0, 0.8² / d_model), biases are zero: TransformerLens's own default, with
+    a generator of their own, so ``config.seed`` alone decides them and no global state is touched.
+
+    Parameters
+    ----------
+    config : TransformerConfig
+        Its shape. See :func:`paper_mess3` and :func:`paper_rrxor` for two published ones.
+
+    Examples
+    --------
+    >>> model = Transformer(TransformerConfig(n_tokens=3, n_ctx=10))
+    >>> model(Batch.from_tokens([[0, 1, 2, 0]])).shape
+    torch.Size([1, 3, 3])
+    >>> with model.watched("blocks.0.resid_post") as seen:
+    ...     _ = model(Batch.from_tokens([[0, 1, 2, 0]]))
+    >>> seen["blocks.0.resid_post"].shape
+    torch.Size([1, 3, 64])
+    """
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.embed = Table("W_E", config.n_tokens, config.d_model)
+        self.hook_embed = HookPoint()
+        if config.positions == "learned":
+            self.pos_embed = Table("W_pos", config.n_ctx, config.d_model)
+            self.hook_pos_embed = HookPoint()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.ln_final = Normalisation(config)
+        self.unembed = Table("W_U", config.d_model, config.n_tokens)
+        self.setup()
+        generator = torch.Generator().manual_seed(config.seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.rpartition(".")[2].startswith(("W_", "R_")):
+                    parameter.normal_(0.0, 0.8 / math.sqrt(config.d_model), generator=generator)
+        self._parts = tuple(self.modules())[1:]
+
+    @property
+    def n_tokens(self) -> int:
+        return self.config.n_tokens
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed.W_E.device
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every readable value, in the order in which it is computed."""
+        return tuple(self.hook_dict)
+
+    @property
+    def unembedding(self) -> Float[Tensor, "width vocab"]:
+        """Times the value at ``ln_final.hook_normalized``, the logits."""
+        return self.unembed.W_U
+
+    def untrained(self, seed: int | None = None) -> Transformer:
+        """A twin with initial weights: its own (None), or those of another seed; same device, same dtype."""
+        seed = self.config.seed if seed is None else seed
+        return Transformer(replace(self.config, seed=seed)).to(self.device, self.embed.W_E.dtype)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "batch time vocab"]:
+        """Logits: the fused path if no hook is attached, else the named one.
+
+        Raises
+        ------
+        ValueError
+            If a token is not below ``n_tokens``, or a position not below ``n_ctx``.
+        """
+        time = batch.tokens.shape[1]
+        refuse_out_of_range("tokens", batch.tokens, self.config.n_tokens, limit_name="n_tokens")
+        one_row = batch.positions.stride(0) == 0
+        positions = batch.positions[:1] if one_row else batch.positions
+        if int(positions.max()) >= self.config.n_ctx and time > self.config.n_ctx:
+            raise ValueError(f"tokens has sequences of {time}; the context of this model is n_ctx={self.config.n_ctx}")
+        refuse_out_of_range("positions", positions, self.config.n_ctx, limit_name="n_ctx")
+        hooked = any(
+            part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+            for part in self._parts
+        )
+        return self._named(batch, positions) if hooked else self._fused(batch, positions)
+
+    def _named(
+        self, batch: Batch, positions: Int[Tensor, "one_or_batch time"]
+    ) -> Float[Tensor, "batch time vocab"]:
+        x = self.hook_embed(F.embedding(batch.tokens, self.embed.W_E))
+        if self.config.positions == "learned":
+            places = F.embedding(positions, self.pos_embed.W_pos).expand(len(x), -1, -1)
+            x = x + self.hook_pos_embed(places)
+        for block in self.blocks:
+            x = block(x, positions, batch.attend)
+        return self.ln_final(x) @ self.unembed.W_U
+
+    def _fused(
+        self, batch: Batch, positions: Int[Tensor, "one_or_batch time"]
+    ) -> Float[Tensor, "batch time vocab"]:
+        (n, time), tree = batch.tokens.shape, batch.tree
+        if self.config.positions == "relative" and tree is not None:
+            batch, tree = batch.with_(tree=None), None
+        tokens = batch.tokens.flatten()
+        x = F.embedding(tokens if tree is None else tokens[tree.first], self.embed.W_E)
+        if self.config.positions == "learned":
+            places = F.embedding(positions, self.pos_embed.W_pos)
+            if tree is None:
+                x = (x.view(n, time, -1) + places).flatten(0, 1)
+            else:
+                x = x + places[0].index_select(0, tree.first % time)
+        for block in self.blocks:
+            x = block.fused(x, batch, positions)
+        logits = self.ln_final.fused(x) @ self.unembed.W_U
+        if tree is not None:
+            logits = logits.index_select(0, tree.node.flatten())
+        return logits.view(n, time, -1)
+
+    def log_probs(self, batch: Batch) -> Float[Tensor, "batch time vocab"]:
+        """Natural-log probabilities of every next token at every position."""
+        return self(batch).log_softmax(-1)
+
+    @contextmanager
+    def watched(self, *sites: str) -> Iterator[dict[str, Tensor]]:
+        """While open, what passes through ``sites`` is kept, with its graph, under the name given.
+
+        Raises
+        ------
+        ValueError
+            If a site does not exist; the nearest ones are named.
+        """
+        seen: dict[str, Tensor] = {}
+
+        def keep(value: Tensor, *, hook: HookPoint, site: str) -> None:
+            seen[site] = value
+
+        points = [(canonical_site(site, self.sites), partial(keep, site=site)) for site in sites]
+        with self.hooks(fwd_hooks=points):
+            yield seen
+
+    @contextmanager
+    def edited(self, site: str, edit: Edit) -> Iterator[None]:
+        """While open, what ``edit(value)`` returns at ``site``, unless None, replaces the value.
+
+        Hooks run in the order in which they are opened: ``watched`` inside ``edited`` sees the edited
+        value, outside it the original.
+
+        Raises
+        ------
+        ValueError
+            If the site does not exist; the nearest ones are named.
+        """
+        with self.hooks(fwd_hooks=[(canonical_site(site, self.sites), lambda value, hook: edit(value))]):
+            yield
+
+
+def causal(time: int, device: torch.device) -> Bool[Tensor, "time time"]:
+    """``causal[t, s]``: position ``t`` may look at ``s``, for ``s <= t``."""
+    return torch.ones(time, time, dtype=torch.bool, device=device).tril()
+
+
+def _rotation(config: TransformerConfig) -> Float[Tensor, "position two half"]:
+    """Cosines and sines of ``position / base ** (2 i / d_head)``."""
+    pairs = torch.arange(0, config.d_head, 2).float() / config.d_head
+    angle = torch.arange(config.n_ctx).float()[:, None] / config.rotary_base**pairs
+    return torch.stack([angle.cos(), angle.sin()], dim=1)

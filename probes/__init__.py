@@ -1,0 +1,1 @@
+"""Instruments: they read a number off labelled arrays, and know nothing of tensors."""
