@@ -41,15 +41,12 @@ def one_of(name: str, value: T, choices: Collection[T], *, whole_list: str = "")
     if value in choices:
         return value
     spelled = [str(choice) for choice in choices]
-    near = get_close_matches(str(value), spelled, n=3, cutoff=0.5)
-    if len(spelled) <= LISTED or not (near or whole_list):
-        listed = ", ".join(map(repr, choices))
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name}={value!r} is not one of {listed}{hint}")
-    where = f"; all {len(spelled)} are in {whole_list}" if whole_list else ""
-    nearest = f"; the nearest are {', '.join(map(repr, near))}" if near else ""
-    hint = f"; did you mean {near[0]!r}?" if len(near) == 1 else nearest
-    raise ValueError(f"{name}={value!r} is not one of {len(spelled)} choices{hint}{where}")
+    short = len(spelled) <= LISTED
+    listed = ", ".join(map(repr, choices)) if short else f"{len(spelled)} choices"
+    near = get_close_matches(str(value), spelled, n=1 if short else 3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    where = f" (all are in {whole_list})" if whole_list and not short else ""
+    raise ValueError(f"{name}={value!r} is not one of {listed}{where}{hint}")
 
 
 def at_least(name: str, value: float, minimum: float) -> float:

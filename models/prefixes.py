@@ -48,21 +48,19 @@ class PrefixTree:
         """The tree of ``tokens``, built one level at a time, on their device."""
         n, time = tokens.shape
         alphabet = int(tokens.max()) + 1
-        parent = tokens.new_zeros(n, dtype=torch.long)
-        path = tokens.new_zeros((1, 0), dtype=torch.long)
-        nodes, firsts, lineages = [], [], []
-        total = 0
+        level = tokens.new_zeros(n, dtype=torch.long)
+        nodes, firsts = [], []
+        here, total = 1, 0
         for t in range(time):
-            level, row = _number(parent * alphabet + tokens[:, t], len(path) * alphabet)
-            itself = torch.arange(total, total + len(row), device=tokens.device)
-            path = torch.cat([path[parent[row]], itself[:, None]], dim=1)
+            level, row = _number(level * alphabet + tokens[:, t], here * alphabet)
             nodes.append(level + total)
             firsts.append(row * time + t)
-            lineages.append(torch.cat([path, itself[:, None].expand(-1, time - t - 1)], dim=1))
-            parent, total = level, total + len(row)
-        lineage, first = torch.cat(lineages), torch.cat(firsts)
+            here = len(row)
+            total += here
+        node, first = torch.stack(nodes, dim=1), torch.cat(firsts)
         read = torch.arange(time, device=tokens.device) <= (first % time)[:, None]
-        return cls(torch.stack(nodes, dim=1), first, lineage, read)
+        itself = torch.arange(total, device=tokens.device)[:, None]
+        return cls(node, first, torch.where(read, node[first // time], itself), read)
 
     def __len__(self) -> int:
         return len(self.first)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
+from nextlens.models.checkpoints import TrainingState
 from nextlens.models.objectives.next_token import Objective, next_token, weighted_mean
 
 Result = TypeVar("Result")
@@ -68,22 +69,11 @@ class Step:
         )
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """All that the next step depends on: weights, optimiser moments, and where the data stand."""
-
-    index: int
-    tokens: int
-    model: dict[str, Tensor]
-    objective: dict[str, Tensor]
-    optimiser: dict[str, Tensor]
-    stream: dict[str, Any] | None = None
-
-
 def train(
     model: nn.Module,
     batches: Iterable[Batch],
     *,
+    steps: int | None = None,
     objective: Objective = next_token,
     optimiser: Optimiser = adam,
     schedule: Schedule | None = None,
@@ -97,8 +87,11 @@ def train(
     model : nn.Module
         A ``Hooked`` kernel; trained in place, on its own device.
     batches : iterable of Batch
-        The run is as long as they are: bound an endless source with ``itertools.islice``. A source
-        with ``state()`` and ``restore(state)`` makes the run exactly resumable.
+        A source with ``state()`` and ``restore(state)``, such as ``process.batches(...)``, makes the run
+        exactly resumable; wrapped in ``itertools.islice`` it no longer is, so give ``steps``.
+    steps : int, optional
+        How many steps the whole run has, those before ``resume`` included; as many as there are
+        batches if None.
     objective : callable, default=next_token
         ``(model, batch) -> loss per position``; reduced by ``weighted_mean`` with ``batch.weights``.
         If it is an ``nn.Module`` its parameters are trained too.
@@ -124,10 +117,12 @@ def train(
 
     Examples
     --------
-    >>> for step in train(model, islice(batches, 1000)):          # doctest: +SKIP
+    >>> for step in train(model, batches, steps=1000):            # doctest: +SKIP
     ...     if step.index % 100 == 0:
     ...         curve.append((step.tokens, step.loss))
     """
+    if steps is not None:
+        at_least("steps", steps, 0)
     if clip is not None and not clip > 0:
         raise ValueError(f"clip={clip!r} must be above 0, or None for no clipping")
     head = list(objective.parameters()) if isinstance(objective, nn.Module) else []
@@ -141,7 +136,11 @@ def train(
         index, tokens = _put_back(resume, model, objective, stepper, batches), resume.tokens
     device = parameters[0].device
     stream = getattr(batches, "state", None)
-    for batch in batches:
+    source = iter(batches)
+    while steps is None or index < steps:
+        batch = next(source, None)
+        if batch is None:
+            return
         batch = batch if batch.device == device else batch.to(device)
         if schedule is not None:
             for group, rate in zip(stepper.param_groups, rates, strict=True):

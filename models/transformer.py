@@ -21,13 +21,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
 
 from nextlens.models.batch import Batch, refuse_out_of_range
+from nextlens.models.bridge import native_bridge, native_state
 from nextlens.models.hooked import Edit, canonical_site
-from nextlens.models.transformer_config import TransformerConfig
+from nextlens.models.transformer_config import TransformerConfig, paper_mess3, paper_rrxor
+
+__all__ = ["Transformer", "TransformerConfig", "causal", "paper_mess3", "paper_rrxor"]
 
 ACTIVATIONS = {
-    "relu": F.relu,
+    "relu": torch.relu,
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,
@@ -148,11 +152,12 @@ class Attention(nn.Module):
         """Each node looks along its own lineage."""
         tree, (heads, head) = batch.tree, (self.config.n_heads, self.config.d_head)
         nodes, time = tree.lineage.shape
-        q, k, v = qkv.view(nodes, 3, heads, head).unbind(1)
         if self.config.positions == "rotary":
+            q, k, v = qkv.view(nodes, 1, 3, heads, head).unbind(2)
             place = (tree.first % time)[:, None]
-            q, k = self.rotate(q[:, None], place)[:, 0], self.rotate(k[:, None], place)[:, 0]
-        kv = torch.stack([k, v], dim=1).flatten(1)
+            qkv = torch.cat([self.rotate(q, place), self.rotate(k, place), v], dim=1).flatten(1)
+        q, kv = qkv.tensor_split([heads * head], dim=1)
+        q = q.view(nodes, heads, head)
         k, v = kv.index_select(0, tree.lineage.flatten()).view(nodes, time, 2, heads, head).unbind(2)
         scores = (q[:, None] * k).sum(-1) / math.sqrt(head)
         pattern = scores.masked_fill(~tree.read[:, :, None], -torch.inf).softmax(1)
@@ -193,7 +198,9 @@ class MLP(nn.Module):
     def fused(self, x: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
         if self.gated:
             return (self.activate(x @ self.W_gate) * (x @ self.W_in)) @ self.W_out
-        return torch.addmm(self.b_out, self.activate(torch.addmm(self.b_in, x, self.W_in)), self.W_out)
+        hidden = torch.addmm(self.b_in, x, self.W_in)
+        hidden = hidden.relu_() if self.activate is torch.relu else self.activate(hidden)
+        return torch.addmm(self.b_out, hidden, self.W_out)
 
 
 class Block(nn.Module):
@@ -312,6 +319,30 @@ class Transformer(HookedRootModule):
         """A twin with initial weights: its own (None), or those of another seed; same device, same dtype."""
         seed = self.config.seed if seed is None else seed
         return Transformer(replace(self.config, seed=seed)).to(self.device, self.embed.W_E.dtype)
+
+    def to_bridge(self) -> TransformerBridge:
+        """The same model as a native ``TransformerBridge``, for every tool that wants one.
+
+        Raises
+        ------
+        ValueError
+            If the bridge has no such architecture (relative or no positions, a second normalisation).
+        """
+        return native_bridge(self.config, self.state_dict())
+
+    @classmethod
+    def from_bridge(cls, bridge: TransformerBridge) -> Transformer:
+        """The same model from a native ``TransformerBridge``; on the CPU.
+
+        Raises
+        ------
+        ValueError
+            If the bridge is not native, or uses what a ``Transformer`` lacks.
+        """
+        config, state = native_state(bridge)
+        model = cls(config).to(dtype=next(iter(state.values())).dtype)
+        model.load_state_dict(state)
+        return model
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch time vocab"]:
         """Logits: the fused path if no hook is attached, else the named one.

@@ -1,0 +1,281 @@
+"""The one adapter that knows TransformerLens's ``TransformerBridge``, and the exact way there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens import TransformerBridgeConfig
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources.native import boot
+
+from nextlens.models.arguments import one_of
+from nextlens.models.batch import Batch, refuse_out_of_range
+from nextlens.models.hooked import Edit, canonical_site
+from nextlens.models.transformer_config import TransformerConfig
+
+NORMALISATIONS = {"LayerNorm": "LN", "RMSNorm": "RMS", "none": None}
+POSITIONS = {"learned": "standard", "rotary": "rotary"}
+
+#: Ours -> the bridge's. The bridge's own ``hook_normalized`` is the value before gain and bias.
+RENAMED = {"hook_normalized": "hook_out"}
+
+BLOCK_SITES = (
+    "hook_resid_pre",
+    "ln1.hook_normalized",
+    "attn.hook_q",
+    "attn.hook_k",
+    "attn.hook_v",
+    "attn.hook_pattern",
+    "attn.hook_z",
+    "hook_attn_out",
+    "hook_resid_mid",
+    "ln2.hook_normalized",
+    "mlp.hook_pre",
+    "mlp.hook_post",
+    "hook_mlp_out",
+    "hook_resid_post",
+)
+
+
+class Bridged(nn.Module):
+    """A ``TransformerBridge`` as a ``Hooked`` kernel; the bridge itself stays at ``.bridge``.
+
+    Site names are those of :class:`~nextlens.models.transformer.Transformer`, and mean the same values:
+    ``ln_final.hook_normalized`` is the value after gain and bias, which times :attr:`unembedding` is the
+    logits. Attention scores are not offered: the bridge's hook of that name carries the pattern, and
+    editing it does nothing.
+
+    Parameters
+    ----------
+    bridge : transformer_lens.model_bridge.TransformerBridge
+
+    Examples
+    --------
+    >>> from nextlens.models.transformer import Transformer, TransformerConfig
+    >>> model = Bridged(Transformer(TransformerConfig(n_tokens=3, n_ctx=8)).to_bridge())
+    >>> model(Batch.from_tokens([[0, 1, 2, 0]])).shape
+    torch.Size([1, 3, 3])
+    """
+
+    def __init__(self, bridge: TransformerBridge):
+        super().__init__()
+        self.bridge = bridge
+
+    @property
+    def n_tokens(self) -> int:
+        return self.bridge.cfg.d_vocab
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every readable value, in the order in which it is computed."""
+        blocks = (f"blocks.{i}.{site}" for i in range(self.bridge.cfg.n_layers) for site in BLOCK_SITES)
+        wanted = ("hook_embed", "hook_pos_embed", *blocks, "ln_final.hook_normalized")
+        return tuple(site for site in wanted if _hook_name(site) in self.bridge.hook_dict)
+
+    @property
+    def unembedding(self) -> Float[Tensor, "width vocab"]:
+        """Times the value at ``ln_final.hook_normalized``, the logits."""
+        return self.bridge.W_U
+
+    def forward(self, batch: Batch) -> Float[Tensor, "batch time vocab"]:
+        """Logits.
+
+        Raises
+        ------
+        ValueError
+            If a token or a position is out of range, the batch is longer than the context, or ``attend``
+            asks a causal bridge to look ahead (which it would silently not do).
+        """
+        config, mask = self.bridge.cfg, None
+        refuse_out_of_range("tokens", batch.tokens, config.d_vocab, limit_name="n_tokens")
+        refuse_out_of_range("positions", batch.positions, config.n_ctx, limit_name="n_ctx")
+        if batch.tokens.shape[1] > config.n_ctx:
+            raise ValueError(f"tokens has sequences of {batch.tokens.shape[1]}; this bridge takes n_ctx={config.n_ctx}")
+        if batch.attend is not None:
+            if getattr(config, "attention_dir", "causal") == "causal" and batch.attend.triu(1).any():
+                raise ValueError("attend lets a position look ahead; this bridge is causal and would ignore it")
+            mask = batch.attend if self.bridge.adapter.bool_4d_mask_is_keep else ~batch.attend
+            mask = mask[:, None]
+        return self.bridge(
+            batch.tokens, position_ids=batch.positions.contiguous(), attention_mask=mask, return_type="logits"
+        )
+
+    def log_probs(self, batch: Batch) -> Float[Tensor, "batch time vocab"]:
+        """Natural-log probabilities of every next token at every position."""
+        return self(batch).log_softmax(-1)
+
+    @contextmanager
+    def watched(self, *sites: str) -> Iterator[dict[str, Tensor]]:
+        """While open, what passes through ``sites`` is kept, with its graph, under the name given."""
+        seen: dict[str, Tensor] = {}
+
+        def keep(value: Tensor, *, hook: Any, site: str) -> None:
+            seen[site] = value
+
+        hooks = [(_hook_name(canonical_site(site, self.sites)), partial(keep, site=site)) for site in sites]
+        with self.bridge.hooks(fwd_hooks=hooks):
+            yield seen
+
+    @contextmanager
+    def edited(self, site: str, edit: Edit) -> Iterator[None]:
+        """While open, what ``edit(value)`` returns at ``site``, unless None, replaces the value.
+
+        Raises
+        ------
+        ValueError
+            At ``hook_resid_mid``: in a bridge that name is the MLP's input alone, and an edit there never
+            enters the residual stream. Edit ``hook_attn_out`` instead.
+        """
+        name = canonical_site(site, self.sites)
+        if name.endswith("hook_resid_mid"):
+            raise ValueError(f"site={site!r} cannot be edited through a bridge; edit {name[:-8]}attn_out instead")
+        with self.bridge.hooks(fwd_hooks=[(_hook_name(name), lambda value, hook: edit(value))]):
+            yield
+
+
+def _hook_name(site: str) -> str:
+    head, dot, last = site.rpartition(".")
+    return f"{head}{dot}{RENAMED.get(last, last)}"
+
+
+def native_bridge(config: TransformerConfig, state: Mapping[str, Tensor]) -> TransformerBridge:
+    """A native ``TransformerBridge`` with the weights of a ``Transformer``: equal logits.
+
+    Raises
+    ------
+    ValueError
+        If the bridge has no such architecture: positions other than learned or rotary, or a second
+        normalisation.
+    """
+    one_of("positions", config.positions, tuple(POSITIONS))
+    if config.post_normalisation:
+        raise ValueError("post_normalisation=True has no counterpart in a TransformerBridge")
+    if config.n_layers == 0:
+        raise ValueError("n_layers=0 has no counterpart in a TransformerBridge")
+    bridge = boot(
+        TransformerBridgeConfig(
+            d_model=config.d_model,
+            d_head=config.d_head,
+            n_layers=config.n_layers,
+            n_heads=config.n_heads,
+            n_ctx=config.n_ctx,
+            d_vocab=config.n_tokens,
+            d_mlp=config.d_mlp or 4 * config.d_model,
+            attn_only=config.d_mlp == 0,
+            act_fn=config.activation,
+            gated_mlp=config.gated,
+            normalization_type=NORMALISATIONS[config.normalisation],
+            positional_embedding_type=POSITIONS[config.positions],
+            rotary_base=config.rotary_base,
+            eps=config.epsilon,
+            seed=config.seed,
+        )
+    )
+    reference = next(iter(state.values()))
+    bridge.to(device=reference.device, dtype=reference.dtype, print_details=False)
+    renamed = {_bridge_key(name): _to_bridge_layout(name, value) for name, value in state.items()}
+    unknown = set(renamed) - set(bridge.state_dict())
+    if unknown:
+        raise ValueError(f"the bridge has no weights named {sorted(unknown)}")
+    bridge.load_state_dict({**bridge.state_dict(), **renamed})
+    return bridge
+
+
+def native_state(bridge: TransformerBridge) -> tuple[TransformerConfig, dict[str, Tensor]]:
+    """The config and weights of a native ``TransformerBridge``, as a ``Transformer`` names them.
+
+    Raises
+    ------
+    ValueError
+        If the bridge is of another architecture, or uses what a ``Transformer`` lacks.
+    """
+    theirs = bridge.cfg
+    if theirs.architecture != "TransformerLensNative":
+        raise ValueError(f"bridge has architecture {theirs.architecture!r}; only native bridges convert to a Transformer")
+    normalisation = {v: k for k, v in NORMALISATIONS.items()}
+    positions = {v: k for k, v in POSITIONS.items()}
+    grouped = theirs.n_key_value_heads not in (None, theirs.n_heads)
+    capped = theirs.attn_scores_soft_cap > 0 or theirs.output_logits_soft_cap > 0
+    if grouped or capped or theirs.attention_dir != "causal" or theirs.rotary_dim not in (None, 0, theirs.d_head):
+        raise ValueError(
+            "bridge uses grouped keys, a soft cap, part-rotary or bidirectional attention; a Transformer has none"
+        )
+    config = TransformerConfig(
+        n_tokens=theirs.d_vocab,
+        n_layers=theirs.n_layers,
+        n_heads=theirs.n_heads,
+        d_model=theirs.d_model,
+        d_head=theirs.d_head,
+        d_mlp=0 if theirs.attn_only else theirs.d_mlp,
+        n_ctx=theirs.n_ctx,
+        activation=theirs.act_fn,
+        gated=bool(theirs.gated_mlp),
+        normalisation=normalisation[one_of("normalization_type", theirs.normalization_type, tuple(normalisation))],
+        positions=positions[theirs.positional_embedding_type],
+        rotary_base=float(theirs.rotary_base),
+        epsilon=theirs.eps,
+        seed=theirs.seed or 0,
+    )
+    state = {}
+    for key, value in bridge.state_dict().items():
+        if key == "unembed.bias":
+            if value.any():
+                raise ValueError("bridge has an unembedding bias; a Transformer has none")
+            continue
+        name = _transformer_key(key)
+        state[name] = _from_bridge_layout(name, value, config).detach().clone().contiguous()
+    return config, state
+
+
+_SHORT = {"q": "W_Q", "k": "W_K", "v": "W_V", "o": "W_O", "in": "W_in", "out": "W_out", "gate": "W_gate"}
+_PLAIN = {"embed.W_E": "embed.weight", "pos_embed.W_pos": "pos_embed.weight", "unembed.W_U": "unembed.weight"}
+
+
+def _bridge_key(name: str) -> str:
+    """``blocks.0.attn.W_Q`` -> ``blocks.0.attn.q.weight``; ``ln_final.w`` -> ``ln_final.weight``."""
+    if name in _PLAIN:
+        return _PLAIN[name]
+    head, _, last = name.rpartition(".")
+    if last in ("w", "b"):
+        return f"{head}.{'weight' if last == 'w' else 'bias'}"
+    kind, _, part = last.partition("_")
+    return f"{head}.{part.lower()}.{'weight' if kind == 'W' else 'bias'}"
+
+
+def _transformer_key(key: str) -> str:
+    plain = {v: k for k, v in _PLAIN.items()}
+    if key in plain:
+        return plain[key]
+    head, _, kind = key.rpartition(".")
+    owner, _, part = head.rpartition(".")
+    if part in _SHORT and owner.endswith(("attn", "mlp")):
+        return f"{owner}.{'W' if kind == 'weight' else 'b'}{_SHORT[part][1:]}"
+    return f"{head}.{'w' if kind == 'weight' else 'b'}"
+
+
+def _to_bridge_layout(name: str, value: Tensor) -> Tensor:
+    last = name.rpartition(".")[2]
+    if last in ("W_Q", "W_K", "W_V"):
+        return value.transpose(1, 2).flatten(0, 1)
+    if last == "W_O":
+        return value.flatten(0, 1).T
+    if last in ("W_in", "W_out", "W_gate", "W_U"):
+        return value.T
+    return value.flatten() if last in ("b_Q", "b_K", "b_V") else value
+
+
+def _from_bridge_layout(name: str, value: Tensor, config: TransformerConfig) -> Tensor:
+    last, heads, head = name.rpartition(".")[2], config.n_heads, config.d_head
+    if last in ("W_Q", "W_K", "W_V"):
+        return value.unflatten(0, (heads, head)).transpose(1, 2)
+    if last == "W_O":
+        return value.T.unflatten(0, (heads, head))
+    if last in ("W_in", "W_out", "W_gate", "W_U"):
+        return value.T
+    return value.unflatten(0, (heads, head)) if last in ("b_Q", "b_K", "b_V") else value

@@ -1,0 +1,210 @@
+"""Models on disk: one safetensors file each, with a JSON account of what made it. Nothing unpickles."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nextlens.models.transformer import Transformer, TransformerConfig
+
+#: What the JSON header looks like; a file of another format is refused.
+FORMAT = 1
+
+#: The file looked for when a folder is given.
+FILE_NAME = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that the next training step depends on.
+
+    Attributes
+    ----------
+    index : int
+        The last step taken, from 0.
+    tokens : int
+        Positions trained on so far.
+    model, objective, optimiser : dict of str to Tensor
+        Weights of the model, weights of the objective's head if it has one, and the optimiser's moments
+        by the parameter's place and slot (``"3.exp_avg"``).
+    stream : dict, optional
+        Where the batch source stood (JSON-able).
+    """
+
+    index: int
+    tokens: int
+    model: dict[str, Tensor]
+    objective: dict[str, Tensor] = field(default_factory=dict)
+    optimiser: dict[str, Tensor] = field(default_factory=dict)
+    stream: dict[str, Any] | None = None
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: Transformer,
+    *,
+    made_by: Mapping[str, Any] | None = None,
+    training: TrainingState | None = None,
+) -> Path:
+    """Write ``model``, and how training goes on from it, as one file; whole or not at all.
+
+    The file is written beside ``path``, flushed to disk, then renamed over it: whoever reads
+    ``path``, whenever the writer was killed, finds the previous checkpoint or this one.
+
+    Parameters
+    ----------
+    path : path
+        A file; or a folder, in which it is called ``checkpoint.safetensors``. Folders are made.
+    model : Transformer
+    made_by : mapping, optional
+        JSON-able: process, seed, step, whatever repeats it. Versions are added.
+    training : TrainingState, optional
+        From :meth:`~nextlens.models.training.Step.state`, for an exact resume.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    ValueError
+        If ``made_by`` is not JSON-able.
+    OSError
+        If the file cannot be written, naming it.
+    """
+    target = _file(path)
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "config": asdict(model.config),
+        "made_by": dict(made_by or {}),
+        "versions": {
+            "nextlens": version("nextlens"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    if training is not None:
+        header["training"] = {"index": training.index, "tokens": training.tokens, "stream": training.stream}
+        for part in ("objective", "optimiser"):
+            tensors |= {f"{part}/{name}": value for name, value in getattr(training, part).items()}
+    try:
+        text = json.dumps(header, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"made_by or the data stream cannot be written as JSON: {error}") from error
+    partial = target.with_name(target.name + ".partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
+            partial,
+            metadata={"nextlens": text},
+        )
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"cannot write the checkpoint {str(target)!r}: {error}") from error
+    return target
+
+
+def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Transformer:
+    """The model saved at ``path``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is truncated, is not a checkpoint of ours, or is of a format or a shape this
+        version does not read: one sentence that names the file.
+    """
+    target = _file(path)
+    header, tensors = _read(target, "model/", device)
+    try:
+        config = TransformerConfig(**header["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(target)!r} describes a model this version does not know: {error}") from error
+    model = Transformer(config)
+    try:
+        model.to(device, next(iter(tensors.values())).dtype).load_state_dict(tensors)
+    except (RuntimeError, StopIteration) as error:
+        raise ValueError(f"the weights in {str(target)!r} do not fit its own description: {error}") from error
+    return model
+
+
+def load_training(path: str | os.PathLike[str]) -> TrainingState:
+    """What :func:`~nextlens.models.training.train` takes as ``resume``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`load`; also if the checkpoint holds a model only.
+    """
+    target = _file(path)
+    header, tensors = _read(target, "", "cpu")
+    if "training" not in header:
+        raise ValueError(f"{str(target)!r} holds a model but not how its training goes on; it cannot be resumed")
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "optimiser": {}}
+    for key, value in tensors.items():
+        part, _, name = key.partition("/")
+        parts[part][name] = value
+    return TrainingState(**header["training"], **parts)
+
+
+def recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What made the checkpoint: ``config``, ``made_by``, ``versions``; the weights are not read.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`load`.
+    """
+    header, _ = _read(_file(path), None, "cpu")
+    return {name: header[name] for name in ("config", "made_by", "versions")}
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    return path / FILE_NAME if path.is_dir() or path.suffix == "" else path
+
+
+def _read(
+    path: Path, prefix: str | None, device: str | torch.device
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header, and the tensors whose names start with ``prefix``, without it (None: no tensors)."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {str(path)!r}")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            header = _header(path, (file.metadata() or {}).get("nextlens"))
+            wanted = [] if prefix is None else [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return header, {name.removeprefix(prefix or ""): file.get_tensor(name) for name in wanted}
+    except SafetensorError as error:
+        size = path.stat().st_size
+        raise ValueError(
+            f"{str(path)!r} ({size} bytes) is truncated or is no safetensors file, so it is not read: {error}"
+        ) from error
+
+
+def _header(path: Path, text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise ValueError(f"{str(path)!r} is a safetensors file, but not a nextlens checkpoint")
+    header = json.loads(text)
+    if header.get("format") != FORMAT:
+        raise ValueError(
+            f"{str(path)!r} is of checkpoint format {header.get('format')!r}; this version of nextlens reads {FORMAT}"
+        )
+    return header
