@@ -49,7 +49,7 @@ def one_of(name: str, value: T, choices: Collection[T], *, whole_list: str = "")
     raise ValueError(f"{name}={value!r} is not one of {listed}{where}{hint}")
 
 
-def at_least(name: str, value: float, minimum: float) -> float:
+def at_least(name: str, value: float | int, minimum: float | int) -> float | int:
     """Return ``value`` if it is ``minimum`` or more; otherwise refuse by name.
 
     Examples
@@ -64,7 +64,7 @@ def at_least(name: str, value: float, minimum: float) -> float:
     return value
 
 
-def between(name: str, value: float, low: float, high: float) -> float:
+def between(name: str, value: float | int, low: float | int, high: float | int) -> float | int:
     """Return ``value`` if it lies in ``[low, high]``; otherwise refuse by name.
 
     Examples

@@ -56,9 +56,7 @@ class Batch:
     def __post_init__(self) -> None:
         shape = self.tokens.shape
         if len(shape) != 2 or 0 in shape:
-            raise ValueError(
-                f"tokens has shape {tuple(shape)}; a batch needs at least one sequence of one token"
-            )
+            raise ValueError(f"tokens has shape {tuple(shape)}; a batch needs at least one sequence of one token")
         for name in ("targets", "weights", "positions"):
             if getattr(self, name).shape != shape:
                 given = tuple(getattr(self, name).shape)
@@ -73,8 +71,8 @@ class Batch:
             if blind.any():
                 b, t = blind.nonzero()[0].tolist()
                 raise ValueError(f"attend lets position {t} of sequence {b} look at nothing; let it see itself")
-        if self.tree is not None and (self.attend is not None or self.tree.node.shape != shape):
-            raise ValueError("tree is only for the tokens it was made from, with attend=None")
+        if self.tree is not None and not (self._is_plain() and self.tree.fits(self.tokens)):
+            raise ValueError("tree is only for the tokens it was made from, with attend=None and positions in order")
 
     @classmethod
     def from_tokens(cls, tokens: Any, *, tree: bool = False, device: str | torch.device | None = None) -> Batch:
@@ -142,6 +140,11 @@ class Batch:
             changes = {"tree": None} | changes
         return replace(self, **changes)
 
+    def _is_plain(self) -> bool:
+        """Whether equal prefixes give equal activations: causal, and every position in its place."""
+        in_order = torch.arange(self.tokens.shape[1], device=self.device).expand(self.tokens.shape)
+        return self.attend is None and torch.equal(self.positions, in_order)
+
     def to(self, device: str | torch.device) -> Batch:
         """A copy on another device."""
         tree = self.tree and PrefixTree(*(getattr(self.tree, f.name).to(device) for f in fields(self.tree)))
@@ -165,7 +168,7 @@ def whole_numbers(name: str, values: Any) -> Int[Tensor, "*shape"]:
     return found.long()
 
 
-def refuse_out_of_range(name: str, ids: Int[Tensor, "..."], limit: int, *, limit_name: str) -> None:
+def refuse_out_of_range(name: str, ids: Int[Tensor, ...], limit: int, *, limit_name: str) -> None:
     """Raise unless every id lies in ``0 .. limit - 1``.
 
     Raises

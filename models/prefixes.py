@@ -62,6 +62,10 @@ class PrefixTree:
         itself = torch.arange(total, device=tokens.device)[:, None]
         return cls(node, first, torch.where(read, node[first // time], itself), read)
 
+    def fits(self, tokens: Int[Tensor, "batch time"]) -> bool:
+        """Whether all positions of a node have read the same of ``tokens``, so that one may stand for all."""
+        return self.node.shape == tokens.shape and torch.equal(tokens.flatten()[self.first][self.node], tokens)
+
     def __len__(self) -> int:
         return len(self.first)
 

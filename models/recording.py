@@ -136,30 +136,46 @@ def surprisal(kernel: Kernel, batch: Batch, *, chunk: int = 256) -> xr.DataArray
     )
 
 
-def beliefs(process: Believer, batch: Batch) -> xr.DataArray:
+def beliefs(
+    process: Believer, batch: Batch, *, where: Bool[np.ndarray, "batch time"] | None = None
+) -> xr.DataArray:
     """What an ideal observer believes of the hidden state after each token it has read.
 
     Returns
     -------
     xarray.DataArray
-        Dims (sequence, position, state), float64; the row at ``position`` t has read ``tokens[:, : t + 1]``.
+        Dims (sequence, position, state), or (sample, state) with ``where``; float64. The row at
+        ``position`` t has read ``tokens[:, : t + 1]``.
     """
-    return labelled(process.beliefs(batch.tokens.cpu().numpy()), batch, "state", name="belief")
+    return labelled(process.beliefs(batch.tokens.cpu().numpy()), batch, "state", where=where, name="belief")
 
 
-def labelled(values: np.ndarray, batch: Batch, *trailing: str, name: str | None = None) -> xr.DataArray:
+def labelled(
+    values: np.ndarray,
+    batch: Batch,
+    *trailing: str,
+    where: Bool[np.ndarray, "batch time"] | None = None,
+    name: str | None = None,
+) -> xr.DataArray:
     """``values`` of shape (sequence, position, ...) under the labels that ``record`` gives to ``batch``.
+
+    With ``where``, thinned as ``record`` thins: dims (sample, ...).
 
     Raises
     ------
     ValueError
-        If the leading two axes are not those of the batch.
+        If the leading two axes are not those of the batch, or ``where`` is of another shape.
     """
     values = np.asarray(values)
     shape = tuple(batch.tokens.shape)
     if values.shape[:2] != shape or values.ndim != 2 + len(trailing):
         raise ValueError(
             f"values has shape {values.shape}; it must be {shape} followed by one axis for each of {trailing}"
+        )
+    keep = _mask(where, batch)
+    if keep is not None:
+        return xr.DataArray(
+            values[keep.numpy()], dims=("sample", *trailing), coords=_coordinates(batch, keep), name=name
         )
     return xr.DataArray(values, dims=("sequence", "position", *trailing), coords=_coordinates(batch, None), name=name)
 

@@ -1,0 +1,222 @@
+"""Transformers trained on a process, followed on the way; interruptible at any moment."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nextlens.analyses.belief_geometry import PROTOCOLS, Prefixes, probed_sites
+from nextlens.analyses.emergence import emergence_at, measured_after, snapshots_after
+from nextlens.models import checkpoints
+from nextlens.models.arguments import at_least, one_of
+from nextlens.models.hooked import canonical_site
+from nextlens.models.processes import Process, process_by_name
+from nextlens.models.training import Step, train, warmup_cosine
+from nextlens.models.transformer import Transformer, TransformerConfig, paper_mess3, paper_rrxor
+
+#: Processes whose published transformer is not that of Mess3.
+ARCHITECTURES = {"rrxor": paper_rrxor}
+#: Seconds between checkpoints: what an interruption can cost.
+SAVE_EVERY = 5.0
+#: Sampled words that a run is followed by.
+FOLLOWED_WORDS = 2000
+
+
+@dataclass(frozen=True)
+class BeliefRecipe:
+    """All that decides the numbers of a run, and nothing else: JSON-able, compared by value.
+
+    Parameters
+    ----------
+    process : str
+        A name in ``nextlens.models.processes.PROCESSES``.
+    parameters : mapping of str to float
+        Of the process; its defaults for the rest.
+    steps, batch_size : int
+        Steps of Adam, and words in each batch.
+    learning_rate : float
+        The largest: it rises over ``warmup`` steps, then falls along half a cosine to 0.
+    warmup : int
+    seeds : tuple of int
+        Each decides the first weights and the data of one transformer.
+    sites : tuple of str, optional
+        The embedding and every block's ``hook_resid_post`` if None; the last one is followed and drawn.
+    protocol : {"held-out", "paper2024"}
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range, a name is unknown, or the protocol does not fit the process.
+    """
+
+    process: str = "mess3"
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    steps: int = 4000
+    batch_size: int = 256
+    learning_rate: float = 5e-3
+    warmup: int = 100
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    sites: tuple[str, ...] | None = None
+    protocol: str = "held-out"
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("steps", 2), ("batch_size", 1), ("warmup", 0)):
+            at_least(name, getattr(self, name), minimum)
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(f"learning_rate={self.learning_rate!r} must be above 0")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
+        one_of("protocol", self.protocol, PROTOCOLS)
+        self.probed(Transformer(self.config(self.seeds[0])))
+
+    @property
+    def made(self) -> Process:
+        """The process itself."""
+        return process_by_name(self.process, **self.parameters)
+
+    def config(self, seed: int) -> TransformerConfig:
+        """The published transformer of this process; of Mess3 where none was published."""
+        return ARCHITECTURES.get(self.process, paper_mess3)(seed, n_tokens=self.made.n_tokens)
+
+    def probed(self, model: Transformer) -> list[str]:
+        """Full names of the sites to probe."""
+        return probed_sites(model) if not self.sites else [canonical_site(site, model.sites) for site in self.sites]
+
+    def as_json(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return json.loads(json.dumps({**values, "parameters": dict(self.parameters)}))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> BeliefRecipe:
+        """The recipe written as ``values``.
+
+        Raises
+        ------
+        ValueError
+            If a field is unknown or out of range.
+        """
+        try:
+            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        except TypeError as error:
+            raise ValueError(f"the recipe does not fit this version: {error}") from error
+
+    @property
+    def command(self) -> str:
+        """The command line that repeats it."""
+        usual, words = BeliefRecipe(), [f"nextlens belief --process {self.process}"]
+        words += [f"--set {name}={value:g}" for name, value in self.parameters.items()]
+        for name in ("steps", "batch_size", "learning_rate", "warmup", "protocol"):
+            if getattr(self, name) != getattr(usual, name):
+                words.append(f"--{name.replace('_', '-')} {getattr(self, name)}")
+        if self.seeds != usual.seeds:
+            words.append(f"--seeds {','.join(map(str, self.seeds))}{',' * (len(self.seeds) == 1)}")
+        return " ".join([*words, *(f"--site {site}" for site in self.sites or ())])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One transformer, and how it came to be.
+
+    Attributes
+    ----------
+    model : Transformer
+    curve : list of dict
+        The moments of :func:`~nextlens.analyses.emergence.emergence`.
+    cpu_seconds : float
+        Of training and following, resumed stretches included.
+    """
+
+    model: Transformer
+    curve: list[dict[str, float]]
+    cpu_seconds: float
+
+
+def train_seed(
+    seed: int,
+    *,
+    recipe: BeliefRecipe,
+    folder: Path,
+    resume: bool = False,
+    device: str = "cpu",
+    report: Callable[[int], None] | None = None,
+) -> Trained:
+    """Train one transformer; its checkpoint is kept at :func:`checkpoint_of`, its snapshots beside it.
+
+    Saved every few seconds and at the end. With ``resume`` the run goes on from the last save, and on
+    the CPU gives what it would have given uninterrupted, bit for bit.
+
+    Parameters
+    ----------
+    report : callable, optional
+        Told after every step how many lie behind.
+    """
+    path, config, process = checkpoint_of(folder, seed), recipe.config(seed), recipe.made
+    batches = process.batches(recipe.batch_size, config.n_ctx + 1, np.random.default_rng([seed, 1]))
+    followed = Prefixes.of(process, config.n_ctx, n_words=FOLLOWED_WORDS, rng=np.random.default_rng(2))
+    due, snapshots = set(measured_after(recipe.steps).tolist()), set(snapshots_after(recipe.steps))
+    model, state, curve, spent = _begin(path, config, resume)
+    model.to(device)
+    site, started, saved = recipe.probed(model)[-1], time.process_time(), time.monotonic()
+
+    def follow(done: int, tokens: int) -> None:
+        if done in due and not any(moment["step"] == done for moment in curve):
+            curve.append({"step": done, "tokens": tokens, **emergence_at(model, followed, site)})
+
+    def keep(step: Step, where: Path) -> None:
+        cpu = spent + time.process_time() - started
+        made_by = {"recipe": recipe.as_json(), "seed": seed, "step": step.index + 1, "curve": curve, "cpu": cpu}
+        checkpoints.save(where, model, made_by=made_by, training=step.state())
+
+    follow(*((0, 0) if state is None else (state.index + 1, state.tokens)))
+    for step in train(
+        model,
+        batches,
+        steps=recipe.steps,
+        optimiser=partial(torch.optim.Adam, lr=recipe.learning_rate, fused=True),
+        schedule=warmup_cosine(recipe.steps, warmup=min(recipe.warmup, recipe.steps - 1)),
+        resume=state,
+    ):
+        done = step.index + 1
+        follow(done, step.tokens)
+        if done in snapshots:
+            keep(step, snapshot_of(folder, seed, done))
+        if done == recipe.steps or time.monotonic() - saved > SAVE_EVERY:
+            keep(step, path)
+            saved = time.monotonic()
+        if report is not None:
+            report(done)
+    return Trained(model, curve, spent + time.process_time() - started)
+
+
+def checkpoint_of(folder: Path, seed: int) -> Path:
+    """Where the last checkpoint of a seed is."""
+    return folder / f"seed-{seed}" / checkpoints.FILE_NAME
+
+
+def snapshot_of(folder: Path, seed: int, done: int) -> Path:
+    """Where the checkpoint after ``done`` steps is, if that is a snapshot."""
+    return folder / f"seed-{seed}" / f"step-{done}.safetensors"
+
+
+def steps_done(folder: Path, seed: int) -> int:
+    """How many steps lie behind the checkpoint of a seed; 0 if there is none."""
+    path = checkpoint_of(folder, seed)
+    return int(checkpoints.recipe(path)["made_by"]["step"]) if path.exists() else 0
+
+
+def _begin(
+    path: Path, config: TransformerConfig, resume: bool
+) -> tuple[Transformer, checkpoints.TrainingState | None, list[dict[str, float]], float]:
+    if not (resume and path.exists()):
+        return Transformer(config), None, [], 0.0
+    made_by = checkpoints.recipe(path)["made_by"]
+    return checkpoints.load(path), checkpoints.load_training(path), list(made_by["curve"]), float(made_by["cpu"])
