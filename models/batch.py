@@ -71,7 +71,7 @@ class Batch:
             if blind.any():
                 b, t = blind.nonzero()[0].tolist()
                 raise ValueError(f"attend lets position {t} of sequence {b} look at nothing; let it see itself")
-        if self.tree is not None and not (self._is_plain() and self.tree.fits(self.tokens)):
+        if self.tree is not None and not (self._is_plain() and _fits(self.tree, self.tokens)):
             raise ValueError("tree is only for the tokens it was made from, with attend=None and positions in order")
 
     @classmethod
@@ -150,6 +150,11 @@ class Batch:
         tree = self.tree and PrefixTree(*(getattr(self.tree, f.name).to(device) for f in fields(self.tree)))
         moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tree"}
         return Batch(**{k: None if v is None else v.to(device) for k, v in moved.items()}, tree=tree)
+
+
+def _fits(tree: PrefixTree, tokens: Int[Tensor, "batch time"]) -> bool:
+    """Whether all positions of a node have read the same of ``tokens``, so that one may stand for all."""
+    return tree.node.shape == tokens.shape and torch.equal(tokens.flatten()[tree.first][tree.node], tokens)
 
 
 def whole_numbers(name: str, values: Any) -> Int[Tensor, "*shape"]:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens import TransformerBridgeConfig
@@ -94,9 +93,9 @@ class Bridged(nn.Module):
         """
         config, mask = self.bridge.cfg, None
         refuse_out_of_range("tokens", batch.tokens, config.d_vocab, limit_name="n_tokens")
-        refuse_out_of_range("positions", batch.positions, config.n_ctx, limit_name="n_ctx")
         if batch.tokens.shape[1] > config.n_ctx:
             raise ValueError(f"tokens has sequences of {batch.tokens.shape[1]}; this bridge takes n_ctx={config.n_ctx}")
+        refuse_out_of_range("positions", batch.positions, config.n_ctx, limit_name="n_ctx")
         if batch.attend is not None:
             if getattr(config, "attention_dir", "causal") == "causal" and batch.attend.triu(1).any():
                 raise ValueError("attend lets a position look ahead; this bridge is causal and would ignore it")
@@ -134,7 +133,8 @@ class Bridged(nn.Module):
         """
         name = canonical_site(site, self.sites)
         if name.endswith("hook_resid_mid"):
-            raise ValueError(f"site={site!r} cannot be edited through a bridge; edit {name[:-8]}attn_out instead")
+            instead = name.replace("resid_mid", "attn_out")
+            raise ValueError(f"site={site!r} cannot be edited through a bridge; edit {instead!r} instead")
         with self.bridge.hooks(fwd_hooks=[(_hook_name(name), lambda value, hook: edit(value))]):
             yield
 
@@ -197,7 +197,9 @@ def native_state(bridge: TransformerBridge) -> tuple[TransformerConfig, dict[str
     """
     theirs = bridge.cfg
     if theirs.architecture != "TransformerLensNative":
-        raise ValueError(f"bridge has architecture {theirs.architecture!r}; only native bridges convert to a Transformer")
+        raise ValueError(
+            f"bridge has architecture {theirs.architecture!r}; only native bridges convert to a Transformer"
+        )
     normalisation = {v: k for k, v in NORMALISATIONS.items()}
     positions = {v: k for k, v in POSITIONS.items()}
     grouped = theirs.n_key_value_heads not in (None, theirs.n_heads)

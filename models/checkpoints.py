@@ -181,9 +181,7 @@ def _file(path: str | os.PathLike[str]) -> Path:
     return path / FILE_NAME if path.is_dir() or path.suffix == "" else path
 
 
-def _read(
-    path: Path, prefix: str | None, device: str | torch.device
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path, prefix: str | None, device: str | torch.device) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The header, and the tensors whose names start with ``prefix``, without it (None: no tensors)."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {str(path)!r}")

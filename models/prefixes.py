@@ -45,37 +45,28 @@ class PrefixTree:
 
     @classmethod
     def of(cls, tokens: Int[Tensor, "batch time"]) -> PrefixTree:
-        """The tree of ``tokens``, built one level at a time, on their device."""
+        """The tree of ``tokens``, on their device."""
         n, time = tokens.shape
-        alphabet = int(tokens.max()) + 1
-        level = tokens.new_zeros(n, dtype=torch.long)
-        nodes, firsts = [], []
-        here, total = 1, 0
-        for t in range(time):
-            level, row = _number(level * alphabet + tokens[:, t], here * alphabet)
-            nodes.append(level + total)
-            firsts.append(row * time + t)
-            here = len(row)
-            total += here
-        node, first = torch.stack(nodes, dim=1), torch.cat(firsts)
+        distinct, node = torch.unique(_prefix_numbers(tokens), return_inverse=True)
+        itself = torch.arange(len(distinct), device=tokens.device)
+        place = torch.arange(n * time, device=tokens.device)
+        first = torch.full_like(itself, n * time).scatter_reduce_(0, node.flatten(), place, "amin")
         read = torch.arange(time, device=tokens.device) <= (first % time)[:, None]
-        itself = torch.arange(total, device=tokens.device)[:, None]
-        return cls(node, first, torch.where(read, node[first // time], itself), read)
-
-    def fits(self, tokens: Int[Tensor, "batch time"]) -> bool:
-        """Whether all positions of a node have read the same of ``tokens``, so that one may stand for all."""
-        return self.node.shape == tokens.shape and torch.equal(tokens.flatten()[self.first][self.node], tokens)
+        return cls(node, first, torch.where(read, node[first // time], itself[:, None]), read)
 
     def __len__(self) -> int:
         return len(self.first)
 
 
-def _number(key: Int[Tensor, " batch"], n_keys: int) -> tuple[Int[Tensor, " batch"], Int[Tensor, " level"]]:
-    """Number the distinct keys in increasing order; also the first row at which each occurs."""
-    if n_keys > 64 * len(key) + 4096:
-        key = torch.unique(key, return_inverse=True)[1]
-        n_keys = int(key.max()) + 1
-    rows = torch.arange(len(key), device=key.device)
-    first = rows.new_full((n_keys,), len(key)).scatter_reduce_(0, key, rows, "amin")
-    present = first < len(key)
-    return (present.cumsum(0) - 1)[key], first[present]
+def _prefix_numbers(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
+    """Numbers that are equal exactly where prefixes are, and grow with their length."""
+    n, time = tokens.shape
+    alphabet = int(tokens.max()) + 1
+    if time * alphabet**time < 2**62:
+        worth = alphabet ** torch.arange(time - 1, -1, -1, device=tokens.device)
+        return (tokens * worth).cumsum(1) + alphabet**time * torch.arange(time, device=tokens.device)
+    numbers, level = [], torch.zeros_like(tokens[:, 0])
+    for t in range(time):
+        level = torch.unique(level * alphabet + tokens[:, t], return_inverse=True)[1]
+        numbers.append(level + t * n)
+    return torch.stack(numbers, dim=1)

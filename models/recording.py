@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ LAYOUTS = {
 }
 
 
+@runtime_checkable
 class Believer(Protocol):
     """A kernel that says what it believes of the hidden state: a ``Process``."""
 
@@ -136,9 +137,7 @@ def surprisal(kernel: Kernel, batch: Batch, *, chunk: int = 256) -> xr.DataArray
     )
 
 
-def beliefs(
-    process: Believer, batch: Batch, *, where: Bool[np.ndarray, "batch time"] | None = None
-) -> xr.DataArray:
+def beliefs(process: Believer, batch: Batch, *, where: Bool[np.ndarray, "batch time"] | None = None) -> xr.DataArray:
     """What an ideal observer believes of the hidden state after each token it has read.
 
     Returns

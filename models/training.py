@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import joblib
 import torch
@@ -44,8 +43,8 @@ class Step:
     objective : callable
         What it is trained on.
     optimiser : torch.optim.Optimizer
-    stream : dict or None
-        Where the batch source stands, if it can say (``batches.state()``); see :meth:`state`.
+    batches : iterable of Batch
+        The source, just past this step's batch.
     """
 
     index: int
@@ -54,10 +53,10 @@ class Step:
     model: nn.Module
     objective: Objective
     optimiser: torch.optim.Optimizer
-    stream: dict[str, Any] | None = None
+    batches: Iterable[Batch]
 
     def state(self) -> TrainingState:
-        """A copy of all that the next step depends on, to save or to resume from."""
+        """A copy of all that the next step depends on, to save or to resume from; call it before that step."""
         head = self.objective.state_dict() if isinstance(self.objective, nn.Module) else {}
         return TrainingState(
             self.index,
@@ -65,7 +64,7 @@ class Step:
             {name: value.detach().clone() for name, value in self.model.state_dict().items()},
             {name: value.detach().clone() for name, value in head.items()},
             _optimiser_tensors(self.optimiser),
-            self.stream,
+            self.batches.state() if hasattr(self.batches, "state") else None,
         )
 
 
@@ -135,7 +134,6 @@ def train(
     if resume is not None:
         index, tokens = _put_back(resume, model, objective, stepper, batches), resume.tokens
     device = parameters[0].device
-    stream = getattr(batches, "state", None)
     source = iter(batches)
     while steps is None or index < steps:
         batch = next(source, None)
@@ -155,7 +153,7 @@ def train(
             nn.utils.clip_grad_norm_(parameters, clip)
         stepper.step()
         tokens += batch.tokens.numel()
-        yield Step(index, value, tokens, model, objective, stepper, stream() if stream else None)
+        yield Step(index, value, tokens, model, objective, stepper, batches)
         index += 1
 
 
@@ -198,11 +196,25 @@ def over_seeds(run: Callable[[int], Result], seeds: Sequence[int], *, n_jobs: in
     seeds : sequence of int
     n_jobs : int, optional
         How many at once; as many as there are processors if None. With 1, in this process.
+
+    Raises
+    ------
+    ValueError
+        If there is no seed, or one is given twice.
     """
     if len(set(seeds)) != len(seeds) or not len(seeds):
         raise ValueError(f"seeds={list(seeds)!r} must hold at least one seed, each once")
-    n_jobs = min(len(seeds), os.cpu_count() or 1) if n_jobs is None else n_jobs
-    return joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(run)(seed) for seed in seeds)
+    n_jobs = min(len(seeds), joblib.cpu_count()) if n_jobs is None else n_jobs
+    return joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(_on_one_thread)(run, seed) for seed in seeds)
+
+
+def _on_one_thread(run: Callable[[int], Result], seed: int) -> Result:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return run(seed)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -227,6 +239,8 @@ def _put_back(
         model.load_state_dict(state.model)
         if isinstance(objective, nn.Module):
             objective.load_state_dict(state.objective)
+        elif state.objective:
+            raise RuntimeError(f"it holds weights of an objective, {sorted(state.objective)}, and this one has none")
     except RuntimeError as error:
         raise ValueError(f"resume was made by another model or objective: {error}") from error
     places: dict[int, dict[str, Tensor]] = {}

@@ -295,7 +295,8 @@ class Transformer(HookedRootModule):
             for name, parameter in self.named_parameters():
                 if name.rpartition(".")[2].startswith(("W_", "R_")):
                     parameter.normal_(0.0, 0.8 / math.sqrt(config.d_model), generator=generator)
-        self._parts = tuple(self.modules())[1:]
+        kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        self._hooks_of_parts = [getattr(part, kind) for part in tuple(self.modules())[1:] for kind in kinds]
 
     @property
     def n_tokens(self) -> int:
@@ -359,15 +360,9 @@ class Transformer(HookedRootModule):
         if int(positions.max()) >= self.config.n_ctx and time > self.config.n_ctx:
             raise ValueError(f"tokens has sequences of {time}; the context of this model is n_ctx={self.config.n_ctx}")
         refuse_out_of_range("positions", positions, self.config.n_ctx, limit_name="n_ctx")
-        hooked = any(
-            part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
-            for part in self._parts
-        )
-        return self._named(batch, positions) if hooked else self._fused(batch, positions)
+        return self._named(batch, positions) if any(self._hooks_of_parts) else self._fused(batch, positions)
 
-    def _named(
-        self, batch: Batch, positions: Int[Tensor, "one_or_batch time"]
-    ) -> Float[Tensor, "batch time vocab"]:
+    def _named(self, batch: Batch, positions: Int[Tensor, "one_or_batch time"]) -> Float[Tensor, "batch time vocab"]:
         x = self.hook_embed(F.embedding(batch.tokens, self.embed.W_E))
         if self.config.positions == "learned":
             places = F.embedding(positions, self.pos_embed.W_pos).expand(len(x), -1, -1)
@@ -376,9 +371,7 @@ class Transformer(HookedRootModule):
             x = block(x, positions, batch.attend)
         return self.ln_final(x) @ self.unembed.W_U
 
-    def _fused(
-        self, batch: Batch, positions: Int[Tensor, "one_or_batch time"]
-    ) -> Float[Tensor, "batch time vocab"]:
+    def _fused(self, batch: Batch, positions: Int[Tensor, "one_or_batch time"]) -> Float[Tensor, "batch time vocab"]:
         (n, time), tree = batch.tokens.shape, batch.tree
         if self.config.positions == "relative" and tree is not None:
             batch, tree = batch.with_(tree=None), None

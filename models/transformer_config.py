@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nextlens.models.arguments import at_least, one_of
@@ -81,6 +82,9 @@ class TransformerConfig:
         at_least("d_head", self.d_head, 1)
         at_least("d_mlp", self.d_mlp, 0)
         at_least("seed", self.seed, 0)
+        for name in ("rotary_base", "epsilon"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be finite and above 0")
         one_of("activation", self.activation, ("relu", "gelu", "gelu_new", "silu"))
         one_of("normalisation", self.normalisation, ("LayerNorm", "RMSNorm", "none"))
         one_of("positions", self.positions, ("learned", "rotary", "none", "relative"))

@@ -136,7 +136,7 @@ class HeldOut(NamedTuple):
     together, by weight, and pooled over targets.
     """
 
-    prediction: Float[np.ndarray, sample *target]
+    prediction: Float[np.ndarray, " sample *target"]
     fold: Int[np.ndarray, " sample"]
     alphas: Float[np.ndarray, " fold"]
     r2: float
@@ -148,7 +148,7 @@ class HeldOut(NamedTuple):
 class InSample(NamedTuple):
     """How well an affine map fits the rows it was fitted on, which says little of other rows."""
 
-    prediction: Float[np.ndarray, sample *target]
+    prediction: Float[np.ndarray, " sample *target"]
     r2: float
     mse: float
     rmse: float
@@ -157,7 +157,7 @@ class InSample(NamedTuple):
 
 def held_out(
     X: Float[np.ndarray, "sample feature"],
-    Y: Float[np.ndarray, sample *target],
+    Y: Float[np.ndarray, " sample *target"],
     groups: Shaped[np.ndarray, " sample"],
     *,
     weights: Float[np.ndarray, " sample"] | None = None,
@@ -200,7 +200,7 @@ def held_out(
 
 def in_sample(
     X: Float[np.ndarray, "sample feature"],
-    Y: Float[np.ndarray, sample *target],
+    Y: Float[np.ndarray, " sample *target"],
     *,
     weights: Float[np.ndarray, " sample"] | None = None,
 ) -> InSample:

@@ -20,10 +20,10 @@ Labelled = TypeVar("Labelled", np.ndarray, xr.DataArray)
 
 
 def shuffled(
-    Y: Shaped[np.ndarray, sample * target],
+    Y: Shaped[np.ndarray, " sample *target"],
     within: Shaped[np.ndarray, " sample"],
     rng: np.random.Generator,
-) -> Shaped[np.ndarray, sample * target]:
+) -> Shaped[np.ndarray, " sample *target"]:
     """The rows of ``Y`` permuted at random among those of equal ``within``, such as a position.
 
     Every position keeps its rows, so what position alone tells is not broken. Held out, such targets
@@ -125,7 +125,7 @@ def random_features(n: int, width: int, rng: np.random.Generator) -> Float[np.nd
 
 def compare(
     X: Float[np.ndarray, "sample feature"],
-    Y: Float[np.ndarray, sample * target],
+    Y: Float[np.ndarray, " sample *target"],
     groups: Shaped[np.ndarray, " sample"],
     nulls: Mapping[str, Float[np.ndarray, "sample feature"]],
     *,

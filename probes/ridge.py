@@ -8,7 +8,7 @@ from functools import reduce
 from operator import add
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 #: Rows turned to float64 at a time.
 BLOCK = 4096
@@ -154,8 +154,8 @@ def ordinary_least_squares(
 
 
 def r2(
-    truth: Float[np.ndarray, sample * target],
-    guess: Float[np.ndarray, sample * target],
+    truth: Float[np.ndarray, " sample *target"],
+    guess: Float[np.ndarray, " sample *target"],
     weights: Float[np.ndarray, " sample"] | None = None,
 ) -> float:
     """Variance explained, pooled over targets: ``1 - Σ w |y - ŷ|² / Σ w |y - ȳ|²``.
@@ -175,8 +175,8 @@ def r2(
 
 
 def mse(
-    truth: Float[np.ndarray, sample * target],
-    guess: Float[np.ndarray, sample * target],
+    truth: Float[np.ndarray, " sample *target"],
+    guess: Float[np.ndarray, " sample *target"],
     weights: Float[np.ndarray, " sample"] | None = None,
 ) -> float:
     """Squared error, averaged over rows by weight and over targets alike; its root is the ``rmse``.
@@ -240,7 +240,7 @@ def row_weights(weights: object, n_rows: int) -> Float[np.ndarray, " sample"]:
     return checked
 
 
-def refuse_unequal_lengths(**arrays: Shaped[np.ndarray, ...]) -> None:
+def refuse_unequal_lengths(**arrays: np.ndarray) -> None:
     """Raise unless all have as many rows as the first, and at least one.
 
     Raises
@@ -301,5 +301,5 @@ def _scoring_weights(truth: np.ndarray, guess: np.ndarray, weights: object) -> F
     return checked
 
 
-def _columns(values: Float[np.ndarray, sample * target]) -> Float[np.ndarray, "sample target"]:
+def _columns(values: Float[np.ndarray, " sample *target"]) -> Float[np.ndarray, "sample target"]:
     return values.reshape(len(values), -1)

@@ -18,7 +18,7 @@ class Samples(NamedTuple):
     """Rows of ``X`` and ``Y`` that come from the same token of the same sequence."""
 
     X: Float[np.ndarray, "sample feature"]
-    Y: Float[np.ndarray, sample *target]
+    Y: Float[np.ndarray, " sample *target"]
     groups: Int[np.ndarray, " sample"]
 
 

@@ -23,7 +23,7 @@ SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 6.9
 #: The smallest text of any display, in points.
 SMALLEST_TEXT = 7.0
 
-#: Okabe and Ito's colours, told apart by readers with any common colour vision, darkest first
+#: Okabe and Ito's colours, told apart by readers with any common colour vision, in our order
 #: (https://jfly.uni-koeln.de/color/, 2008); black and yellow are left out: ink, and too pale for lines.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from nextlens.models.batch import Batch
+from nextlens.models.batch import Batch, refuse_out_of_range
 from nextlens.models.hooked import Hooked
 
 #: Reads a model, by site name if it must, and says what each position costs, in nats. An objective
@@ -17,15 +17,20 @@ Objective = Callable[[Hooked, Batch], Float[Tensor, "batch time"]]
 
 
 def next_token(model: Hooked, batch: Batch) -> Float[Tensor, "batch time"]:
-    """``-log p(targets[b, t] | tokens[b, : t + 1])`` in nats, at every position, not yet weighted or averaged."""
+    """``-log p(targets[b, t] | tokens[b, : t + 1])`` in nats, at every position, not yet weighted or averaged.
+
+    Raises
+    ------
+    ValueError
+        If a target is not below ``n_tokens``; also as the model does.
+    """
     logits = model(batch)
+    refuse_out_of_range("targets", batch.targets, logits.shape[-1], limit_name="n_tokens")
     loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
     return loss.view(batch.targets.shape)
 
 
-def weighted_mean(
-    loss: Float[Tensor, "batch time"], weights: Float[Tensor, "batch time"]
-) -> Float[Tensor, ""]:
+def weighted_mean(loss: Float[Tensor, "batch time"], weights: Float[Tensor, "batch time"]) -> Float[Tensor, ""]:
     """``sum(weights * loss) / sum(|weights|)``: masks, register weights and advantages all pass here.
 
     Scaling every weight changes nothing. A position of weight 0 teaches nothing.
@@ -33,7 +38,7 @@ def weighted_mean(
     Raises
     ------
     ValueError
-        If every weight is zero: nothing would be learned.
+        If every weight is zero (nothing would be learned), or one is not finite.
 
     Notes
     -----
@@ -42,4 +47,6 @@ def weighted_mean(
     total = weights.abs().sum()
     if total == 0:
         raise ValueError("weights are zero at every position; nothing would be learned from this batch")
+    if not total.isfinite():
+        raise ValueError(f"weights sum to {total.item()} in absolute value; each must be finite")
     return (loss * weights).sum() / total

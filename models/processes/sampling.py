@@ -194,7 +194,7 @@ class BatchStream(Iterator[Batch]):
         Advanced by whole blocks: give the stream one of its own.
     tree : bool, optional
         Whether batches carry their prefix tree. None decides once, by the first batch: yes if it
-        has at most half as many distinct prefixes as positions.
+        has at most two thirds as many distinct prefixes as positions.
 
     Examples
     --------
@@ -267,7 +267,7 @@ class BatchStream(Iterator[Batch]):
         if self._tree is not None:
             return Batch.from_tokens(tokens, tree=self._tree)
         batch = Batch.from_tokens(tokens, tree=True)
-        self._tree = 2 * len(batch.tree) <= batch.tokens.numel()
+        self._tree = 3 * len(batch.tree) <= 2 * batch.tokens.numel()
         return batch if self._tree else batch.with_(tree=None)
 
 

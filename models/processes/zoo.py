@@ -131,7 +131,7 @@ def process_by_name(name: str, **parameters: float) -> Process:
     >>> process_by_name("mess3", x=0.1)
     <Process mess3, alpha=0.85, x=0.1: 3 tokens, 3 states>
     """
-    builder = PROCESSES[one_of("name", name, PROCESSES)]
+    builder = PROCESSES[one_of("process", name, PROCESSES)]
     for parameter in parameters:
         one_of(f"parameter of {name}", parameter, signature(builder).parameters)
     return builder(**parameters)

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nextlens.models.batch import Batch
+from nextlens.models.bridge import Bridged
+from nextlens.models.hooked import Hooked, canonical_site
+from nextlens.models.kernel import Kernel
+from nextlens.models.objectives.next_token import next_token, weighted_mean
+from nextlens.models.prefixes import PrefixTree
+from nextlens.models.processes import golden_mean, mess3, rrxor
+from nextlens.models.recording import surprisal
+from nextlens.models.transformer import Transformer, TransformerConfig
+
+SMALL = TransformerConfig(n_tokens=3, n_layers=2, n_heads=2, d_model=16, d_mlp=24, n_ctx=8, seed=1)
+
+#: Every kernel with named insides. A new one joins the laws of both tables by its line here.
+HOOKED = {
+    "transformer": Transformer(SMALL),
+    "rotary": Transformer(replace(SMALL, positions="rotary")),
+    "no positions": Transformer(replace(SMALL, positions="none")),
+    "relative": Transformer(replace(SMALL, positions="relative")),
+    "gated": Transformer(replace(SMALL, gated=True, activation="silu")),
+    "pre and post RMSNorm": Transformer(replace(SMALL, normalisation="RMSNorm", post_normalisation=True)),
+    "no normalisation": Transformer(replace(SMALL, normalisation="none")),
+    "attention only": Transformer(replace(SMALL, d_mlp=0)),
+    "bridged": Bridged(Transformer(SMALL).to_bridge()),
+    "bridged, rotary gated RMSNorm": Bridged(
+        Transformer(
+            replace(SMALL, positions="rotary", gated=True, activation="silu", normalisation="RMSNorm")
+        ).to_bridge()
+    ),
+    "bridged, attention only": Bridged(Transformer(replace(SMALL, d_mlp=0)).to_bridge()),
+    "bridged, no normalisation": Bridged(Transformer(replace(SMALL, normalisation="none")).to_bridge()),
+}
+
+#: Every kernel, and the length of the words that it is tried on. A new one joins by its line.
+KERNELS = {
+    **{name: (model, 5) for name, model in HOOKED.items()},
+    "mess3": (mess3(), 5),
+    "rrxor": (rrxor(), 9),
+    "golden mean": (golden_mean(), 6),
+}
+every_kernel = pytest.mark.parametrize("name", KERNELS)
+every_hooked = pytest.mark.parametrize("name", HOOKED)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a kernel says after every prefix of every word that it can read."""
+
+    kernel: Kernel
+    batch: Batch
+    log_probs: torch.Tensor
+
+    @classmethod
+    def by(cls, kernel: Kernel, length: int) -> Said:
+        words = np.array(list(product(range(kernel.n_tokens), repeat=length)))
+        if hasattr(kernel, "log_likelihood"):
+            words = words[[can_say(kernel, word) for word in words]]
+        batch = Batch.from_tokens(words)
+        with torch.no_grad():
+            return cls(kernel, batch, kernel.log_probs(batch).double())
+
+
+def can_say(process, word: np.ndarray) -> bool:
+    belief = process.initial
+    for token in word:
+        belief = belief @ process.transition[token]
+    return bool(belief.sum() > 0)
+
+
+@pytest.fixture(scope="module")
+def said(request) -> Said:
+    return Said.by(*KERNELS[request.param])
+
+
+of_every_kernel = pytest.mark.parametrize("said", KERNELS, indirect=True)
+
+
+# --- the laws of kernels, on every word
+
+
+@every_kernel
+def test_is_a_kernel(name):
+    assert isinstance(KERNELS[name][0], Kernel)
+
+
+@of_every_kernel
+def test_rows_sum_to_one_and_hold_no_nan(said):
+    total = said.log_probs.exp().sum(-1)
+    torch.testing.assert_close(total, torch.ones_like(total), atol=1e-6, rtol=0)
+    assert said.log_probs.shape == (*said.batch.tokens.shape, said.kernel.n_tokens)
+
+
+@of_every_kernel
+def test_the_future_never_changes_the_past(said):
+    tree = PrefixTree.of(said.batch.tokens)
+    where_first_read = said.log_probs.flatten(0, 1)[tree.first][tree.node]
+    torch.testing.assert_close(said.log_probs, where_first_read, atol=1e-5, rtol=0)
+
+
+@of_every_kernel
+def test_a_row_is_the_last_row_of_the_words_cut_there(said):
+    for t in range(said.batch.tokens.shape[1]):
+        cut = Batch.from_tokens(torch.cat([said.batch.tokens[:, : t + 1], said.batch.targets[:, t : t + 1]], dim=1))
+        with torch.no_grad():
+            last = said.kernel.log_probs(cut)[:, -1].double()
+        torch.testing.assert_close(said.log_probs[:, t], last, atol=1e-5, rtol=0)
+
+
+@of_every_kernel
+def test_a_row_is_the_law_of_the_token_that_follows_it(said):
+    word = torch.cat([said.batch.tokens[:, :1], said.batch.targets], dim=1)
+    bits = surprisal(said.kernel, said.batch).values
+    for b, t in np.ndindex(*bits.shape):
+        assert bits[b, t] * np.log(2) == pytest.approx(-said.log_probs[b, t, word[b, t + 1]].item(), abs=1e-5)
+
+
+@every_hooked
+def test_cross_entropy_is_the_mean_gathered_at_the_targets(name):
+    said = Said.by(*KERNELS[name])
+    gathered = -said.log_probs.gather(2, said.batch.targets[..., None])[..., 0]
+    with torch.no_grad():
+        loss = next_token(said.kernel, said.batch)
+    torch.testing.assert_close(loss.double(), gathered, atol=1e-5, rtol=0)
+    assert weighted_mean(loss, said.batch.weights).item() == pytest.approx(gathered.mean().item(), abs=1e-5)
+
+
+# --- the laws of named insides
+
+BATCH = Batch.from_tokens([[0, 1, 2, 0, 1], [2, 2, 0, 1, 0]])
+
+
+def hooks_on(model: nn.Module) -> int:
+    return sum(
+        len(hooks)
+        for part in model.modules()
+        for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
+    )
+
+
+def shifted(value: torch.Tensor) -> torch.Tensor:
+    """Not by the same everywhere: a normalisation takes no notice of that."""
+    return value + torch.linspace(-1, 1, value.shape[-1])
+
+
+@every_hooked
+def test_is_hooked(name):
+    assert isinstance(HOOKED[name], Hooked)
+
+
+@every_hooked
+def test_sites_are_in_the_order_in_which_they_are_computed(name):
+    with HOOKED[name].watched(*reversed(HOOKED[name].sites)) as seen:
+        HOOKED[name](BATCH)
+    assert tuple(seen) == HOOKED[name].sites
+
+
+@every_hooked
+def test_every_site_can_be_watched_with_its_graph(name):
+    model = HOOKED[name]
+    with model.watched(*model.sites) as seen:
+        model(BATCH)
+    assert set(seen) == set(model.sites)
+    assert all(value.requires_grad for value in seen.values())
+
+
+@every_hooked
+def test_no_hook_is_left_when_a_door_is_closed(name):
+    model = HOOKED[name]
+    before = hooks_on(model)
+    with model.watched(*model.sites), model.edited("blocks.0.attn_out", shifted):
+        assert hooks_on(model) > before
+        model(BATCH)
+    assert hooks_on(model) == before
+
+
+@every_hooked
+def test_watching_changes_no_logit(name):
+    model = HOOKED[name]
+    with model.watched(*model.sites):
+        watched = model(BATCH)
+    torch.testing.assert_close(watched, model(BATCH), atol=1e-5, rtol=0)
+
+
+@every_hooked
+def test_short_and_full_names_are_one_site_kept_under_the_name_given(name):
+    with HOOKED[name].watched("blocks.1.resid_post", "blocks.1.hook_resid_post") as seen:
+        HOOKED[name](BATCH)
+    assert torch.equal(seen["blocks.1.resid_post"], seen["blocks.1.hook_resid_post"])
+
+
+@every_hooked
+@pytest.mark.parametrize("door", ["watched", "edited"])
+def test_an_unknown_site_is_refused_with_the_nearest_one_and_leaves_no_hook(name, door):
+    model, nearest = HOOKED[name], r"block\.0\.resid_post.*did you mean 'blocks\.0\.hook_resid_post'"
+    before, arguments = hooks_on(model), ("block.0.resid_post", *[shifted] * (door == "edited"))
+    with pytest.raises(ValueError, match=nearest), getattr(model, door)(*arguments):
+        pass
+    assert hooks_on(model) == before
+
+
+@every_hooked
+def test_watching_inside_an_edit_sees_the_edited_value_and_outside_it_the_original(name):
+    model, site = HOOKED[name], "blocks.0.resid_post"
+    with model.watched(site) as before:
+        model(BATCH)
+    with model.watched(site) as outside, model.edited(site, torch.zeros_like), model.watched(site) as inside:
+        model(BATCH)
+    torch.testing.assert_close(outside[site], before[site])
+    assert (inside[site] == 0).all()
+
+
+@every_hooked
+def test_an_edit_that_gives_none_leaves_the_value(name):
+    model, plain = HOOKED[name], HOOKED[name](BATCH)
+    with model.edited("blocks.0.resid_post", lambda value: None):
+        torch.testing.assert_close(model(BATCH), plain, atol=1e-5, rtol=0)
+
+
+@every_hooked
+def test_no_hook_is_left_after_an_exception(name):
+    model, plain = HOOKED[name], HOOKED[name](BATCH)
+    before = hooks_on(model)
+
+    def fail(value):
+        raise ArithmeticError("from inside the edit")
+
+    watched, edited = model.watched(*model.sites), model.edited("blocks.0.attn_out", fail)
+    with pytest.raises(ArithmeticError, match="from inside the edit"), watched, edited:
+        model(BATCH)
+    assert hooks_on(model) == before
+    assert torch.equal(model(BATCH), plain)
+
+
+@every_hooked
+def test_the_residual_stream_is_a_sum_whatever_is_edited(name):
+    model = HOOKED[name]
+    parts = [part for part in ("resid_pre", "attn_out", "resid_mid", "mlp_out") if has(model, f"blocks.0.{part}")]
+    for part in parts:
+        if name.startswith("bridged") and part == "resid_mid":
+            continue
+        sites = *(f"blocks.0.{name}" for name in (*parts, "resid_post")), "blocks.1.resid_pre"
+        with model.edited(f"blocks.0.{part}", shifted), model.watched(*sites) as seen:
+            model(BATCH)
+        inside = {site.removeprefix("blocks.0."): value for site, value in seen.items()}
+        pre, out, post = inside["resid_pre"], inside["attn_out"], inside["resid_post"]
+        middle, more = (inside["resid_mid"], inside["mlp_out"]) if "mlp_out" in parts else (pre + out, 0)
+        torch.testing.assert_close(post - middle - more, torch.zeros_like(post), atol=1e-6, rtol=0)
+        if part != "resid_mid":
+            torch.testing.assert_close(middle - pre - out, torch.zeros_like(post), atol=1e-6, rtol=0)
+        assert torch.equal(seen["blocks.1.resid_pre"], post)
+
+
+def has(model: Hooked, site: str) -> bool:
+    try:
+        return bool(canonical_site(site, model.sites))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("name", [name for name in HOOKED if name.startswith("bridged") and "only" not in name])
+def test_an_edit_that_a_bridge_would_lose_is_refused(name):
+    edited = HOOKED[name].edited("blocks.0.resid_mid", torch.zeros_like)
+    with pytest.raises(ValueError, match=r"blocks\.0\.resid_mid.* edit 'blocks\.0\.hook_attn_out' instead"), edited:
+        pass
+
+
+@every_hooked
+def test_an_edit_of_the_residual_stream_changes_what_follows_and_nothing_before(name):
+    model = HOOKED[name]
+    sites = [f"blocks.{block}.resid_post" for block in range(2)]
+    with model.watched(*sites) as before:
+        plain = model(BATCH)
+    with model.edited("blocks.1.resid_pre", shifted), model.watched(*sites) as after:
+        edited = model(BATCH)
+    torch.testing.assert_close(after[sites[0]], before[sites[0]], atol=1e-6, rtol=0)
+    assert (after[sites[1]] - before[sites[1]]).abs().max() > 0.1
+    assert (edited - plain).abs().max() > 1e-3
+
+
+@every_hooked
+def test_the_last_site_times_the_unembedding_is_the_logits(name):
+    model = HOOKED[name]
+    with model.watched("ln_final.hook_normalized") as seen:
+        logits = model(BATCH)
+    assert model.sites[-1] == "ln_final.hook_normalized"
+    torch.testing.assert_close(seen["ln_final.hook_normalized"] @ model.unembedding, logits, atol=1e-6, rtol=0)
+
+
+@every_hooked
+def test_an_edit_of_the_pattern_changes_the_logits(name):
+    model, plain = HOOKED[name], HOOKED[name](BATCH)
+
+    def itself_only(pattern):
+        return torch.eye(pattern.shape[-1]).expand_as(pattern)
+
+    with model.edited("blocks.0.attn.pattern", itself_only):
+        edited = model(BATCH)
+    torch.testing.assert_close(edited[:, 0], plain[:, 0], atol=1e-5, rtol=0)
+    assert (edited[:, 1:] - plain[:, 1:]).abs().max() > 1e-4
+
+
+@every_hooked
+def test_a_pattern_is_a_law_over_what_is_not_ahead(name):
+    with HOOKED[name].watched("blocks.0.attn.pattern", "blocks.1.attn.pattern") as seen:
+        HOOKED[name](BATCH)
+    for pattern in seen.values():
+        torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 2, 4), atol=1e-6, rtol=0)
+        assert (pattern.triu(1) == 0).all()
