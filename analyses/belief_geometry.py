@@ -20,6 +20,7 @@ from nextlens.models.processes.mixed_states import every_word
 from nextlens.models.recording import beliefs, labelled, record
 from nextlens.probes.belief import HeldOut, InSample, held_out, in_sample
 from nextlens.probes.controls import last_tokens, next_token_features, shuffled
+from nextlens.probes.ridge import r2
 from nextlens.probes.samples import pair
 
 #: More words than this are sampled instead of listed.
@@ -186,6 +187,8 @@ class BeliefGeometry:
     guess, untrained : Float[np.ndarray, "sample state"]
         What is read at the last site, from the model and from its twin.
     weights : Float[np.ndarray, " sample"]
+    position : Int[np.ndarray, " sample"]
+        Index of the last token read.
     """
 
     scores: xr.Dataset
@@ -194,6 +197,7 @@ class BeliefGeometry:
     guess: Float[np.ndarray, "sample state"]
     untrained: Float[np.ndarray, "sample state"]
     weights: Float[np.ndarray, " sample"]
+    position: Int[np.ndarray, " sample"]
 
     @property
     def site(self) -> str:
@@ -203,6 +207,11 @@ class BeliefGeometry:
     def r2(self, predictor: str = "probe") -> float:
         """R² of one predictor at the last site."""
         return float(self.scores.r2.sel(predictor=predictor)[-1])
+
+    def r2_by_position(self) -> Float[np.ndarray, " position"]:
+        """R² of ``guess`` among the prefixes of each length, against their own mean."""
+        cells = (self.position == t for t in range(self.position.max() + 1))
+        return np.array([r2(self.truth[rows], self.guess[rows], self.weights[rows]) for rows in cells])
 
 
 def belief_geometry(
@@ -262,6 +271,7 @@ def belief_geometry(
         rows["probe"][-1].prediction,
         rows["untrained twin"][-1].prediction,
         prefixes.weights,
+        prefixes.position,
     )
 
 

@@ -44,11 +44,20 @@ PUBLISHED_MSE = {"mess3": 0.00038635, "rrxor": 0.0245}
 RECIPE, NUMBERS = "recipe.json", "numbers.json"
 
 
+#: Nulls that come nearest to a good model, and what figures call them.
+HARDEST_NULLS = {
+    "last 2 tokens": "last 2 tokens",
+    "last 4 tokens": "last 4 tokens",
+    "its logarithm, exact": "log next-token law",
+}
+
+
 class SeedResult(NamedTuple):
-    """What one seed gave."""
+    """What one seed gave: ``geometry`` by the protocol asked for, ``held_out`` by that one in any case."""
 
     loss: xr.Dataset
     geometry: BeliefGeometry
+    held_out: BeliefGeometry
     mse_paper2024: float | None
     curve: list[dict[str, float]]
     n_parameters: int
@@ -69,10 +78,14 @@ def run_seed(
     trained = train_seed(seed, recipe=recipe, folder=folder, resume=resume, device=device, report=tell)
     model, sites = trained.model, recipe.probed(trained.model)
     prefixes = Prefixes.of(recipe.made, model.config.n_ctx)
-    geometry = belief_geometry(model, model.untrained(), prefixes, sites=sites, protocol=recipe.protocol)
+    twin = model.untrained()
+    geometry = held_out = belief_geometry(model, twin, prefixes, sites=sites, protocol=recipe.protocol)
+    if recipe.protocol != "held-out":
+        held_out = belief_geometry(model, twin, prefixes, sites=sites[-1:])
     return SeedResult(
         excess_loss(model, prefixes),
         geometry,
+        held_out,
         paper2024_mse(model, prefixes, sites[-1]).mse if prefixes.listed else None,
         trained.curve,
         sum(parameter.numel() for parameter in model.parameters()),
@@ -159,14 +172,7 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
     prefixes = Prefixes.of(recipe.made, recipe.config(0).n_ctx)
     site = geometries[0].site
     over = interval([one.loss.attrs["loss_over_optimum"] for one in runs])
-    probe, twin, shuffle = (interval([g.r2(name) for g in geometries]) for name in PREDICTORS)
-    name = "r2_held_out" if recipe.protocol == "held-out" else "r2_paper2024"
-    numbers: dict[str, Any] = {
-        "loss_over_optimum": over["mean"],
-        name: probe["mean"],
-        f"{name}_untrained": twin["mean"],
-        f"{name}_shuffled": shuffle["mean"],
-    }
+    numbers: dict[str, Any] = {"loss_over_optimum": over["mean"]}
     details = {
         "loss_over_optimum": {
             **over,
@@ -175,17 +181,14 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
             else "as for listed prefixes, over sampled ones",
             "null": {"untrained": runs[0].curve[0]["loss_over_optimum"]},
         },
-        name: {
-            **probe,
-            "site": site,
-            "protocol": geometries[0].scores.attrs,
-            "nulls": {
-                "untrained twin": twin,
-                "shuffle": shuffle,
-                **{null: interval([float(g.nulls.r2.sel(null=null)) for g in geometries]) for null in _nulls(geometries)},
-            },
-        },
     }
+    protocols = {"held-out": [one.held_out for one in runs], recipe.protocol: geometries}
+    for protocol, measured in protocols.items():
+        name = key_of(protocol)
+        details[name] = r2_beside_nulls(measured)
+        numbers |= {name: details[name]["mean"]}
+        for null, suffix in (("untrained twin", "untrained"), ("shuffle", "shuffled")):
+            numbers[f"{name}_{suffix}"] = details[name]["nulls"][null]["mean"]
     if prefixes.listed:
         paper = interval([float(one.mse_paper2024 or 0.0) for one in runs])
         numbers |= {"mse_paper2024": paper["mean"], "mse_paper2024_constant": constant_mse(prefixes)}
@@ -208,8 +211,11 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
             for predictor in PREDICTORS
         },
         "by_position": {
-            key: [interval([float(one.loss[key][t]) for one in runs]) for t in range(prefixes.n_ctx)]
-            for key in ("loss", "optimum")
+            **{
+                key: [interval([float(one.loss[key][t]) for one in runs]) for t in range(prefixes.n_ctx)]
+                for key in ("loss", "optimum")
+            },
+            "r2": [interval(at) for at in zip(*(g.r2_by_position().tolist() for g in geometries), strict=True)],
         },
         "emergence": {str(seed): one.curve for seed, one in results.items()},
         "cpu_seconds_of_training": {str(seed): round(one.cpu_seconds, 1) for seed, one in results.items()},
@@ -223,6 +229,25 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
 
 
 PREDICTORS = ("probe", "untrained twin", "shuffle")
+
+
+def key_of(protocol: str) -> str:
+    """What ``numbers.json`` calls the R² of a protocol.
+
+    Examples
+    --------
+    >>> key_of("held-out")
+    'r2_held_out'
+    """
+    return f"r2_{protocol.replace('-', '_')}"
+
+
+def r2_beside_nulls(geometries: Sequence[BeliefGeometry]) -> dict[str, Any]:
+    """R² at the last site over seeds, its protocol, and every null of the same protocol."""
+    probe, *others = (interval([g.r2(name) for g in geometries]) for name in PREDICTORS)
+    nulls = dict(zip(PREDICTORS[1:], others, strict=True))
+    nulls |= {null: interval([float(g.nulls.r2.sel(null=null)) for g in geometries]) for null in _nulls(geometries)}
+    return {**probe, "site": geometries[0].site, "protocol": geometries[0].scores.attrs, "nulls": nulls}
 
 
 def _nulls(geometries: Sequence[BeliefGeometry]) -> list[str]:
@@ -282,22 +307,25 @@ def simplex_display(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> 
 
 
 def layers_display(results: Mapping[int, SeedResult]) -> LayersDisplay:
-    """R² by site, beside the untrained twin, the shuffle and the last three tokens."""
+    """Variance left unexplained by site, beside the untrained twin and what tokens and next-token laws give."""
     geometries = [one.geometry for one in results.values()]
 
-    def by_site(predictor: str) -> Float[np.ndarray, "seed site"]:
-        return np.stack([g.scores.r2.sel(predictor=predictor).values for g in geometries])
+    def missed(predictor: str) -> Float[np.ndarray, "seed site"]:
+        return 1.0 - np.stack([g.scores.r2.sel(predictor=predictor).values for g in geometries])
 
-    nulls: dict[str, Any] = {"untrained": by_site("untrained twin"), "shuffled": by_site("shuffle")}
-    if "last 2 tokens" in _nulls(geometries):
-        nulls["last 2 tokens"] = float(geometries[0].nulls.r2.sel(null="last 2 tokens"))
+    nulls: dict[str, Any] = {"untrained": missed("untrained twin")}
+    for null, name in HARDEST_NULLS.items():
+        if null in _nulls(geometries):
+            left = 1.0 - float(np.mean([g.nulls.r2.sel(null=null) for g in geometries]))
+            nulls |= {name: left} if left > 0 else {}
     attrs = geometries[0].scores.attrs
     return LayersDisplay(
         sites=[str(site) for site in geometries[0].scores.site.values],
-        scores={"trained": by_site("probe")},
+        scores={"trained": missed("probe")},
         nulls=nulls,
-        quantity="R² of the belief",
-        caption=f"Protocol {attrs['protocol']}, folds: {attrs['folds']}; {len(geometries)} seeds.",
+        quantity="1 − R² of the belief",
+        scale="log",
+        caption=f"Protocol {attrs['protocol']}, folds: {attrs['folds']}; {len(geometries)} seeds, bars their range.",
     )
 
 
@@ -360,8 +388,7 @@ def _report(path: Path, seeds: Sequence[int], seed: int, done: int) -> None:
 def summary(recipe: BeliefRecipe, numbers: Mapping[str, Any], folder: Path) -> str:
     """Ten lines: what was done, what came out beside its nulls, and what to look at."""
     details = numbers["details"]
-    kind = "r2_held_out" if recipe.protocol == "held-out" else "r2_paper2024"
-    r2 = details[kind]
+    r2 = details[key_of(recipe.protocol)]
     lines = [
         f"{named(recipe)}: {len(numbers['seeds'])} transformers of {numbers['parameters_of_model']:,} parameters, "
         f"{recipe.steps:,} steps of {recipe.batch_size} words",
@@ -371,18 +398,18 @@ def summary(recipe: BeliefRecipe, numbers: Mapping[str, Any], folder: Path) -> s
         _line("  shuffled beliefs", r2["nulls"]["shuffle"], 3, "must be about 0 or below"),
     ]
     for null, meaning in (
-        ("last 3 tokens", "exact means: what recency alone gives"),
-        ("its logarithm, exact", "log of the ideal next-token law, which any good model holds"),
+        ("last 4 tokens", "exact means: what a memory of four tokens gives"),
+        ("its logarithm, exact", "affine in the log of the ideal next-token law"),
     ):
         if null in r2["nulls"]:
-            lines.append(_line("  log next-token law" if "log" in null else f"  {null}", r2["nulls"][null], 3, meaning))
+            lines.append(_line(f"  {HARDEST_NULLS[null]}", r2["nulls"][null], 4, meaning))
     if "mse_paper2024" in details:
         published = details["mse_paper2024"]["published"]
         beside = f"constant predictor {numbers['mse_paper2024_constant']:.4f}"
         note = f"in sample; published {published:.5f}; {beside}" if published else f"in sample; {beside}"
         lines.append(_line("MSE, paper's protocol", details["mse_paper2024"], 5, note))
-    lines.append(f"look at    {folder / 'simplex.png'}: the cloud read off the model repeats the exact one; then")
-    lines.append(f"           layers.png, emergence.png, process.png and {NUMBERS} in the same folder")
+    lines.append(f"look at    {folder / 'simplex.png'}: does the cloud read off the model repeat the exact one?")
+    lines.append(f"           then layers.png, emergence.png, process.png and {NUMBERS} beside it")
     lines.append(f"repeat     {recipe.command}")
     return "\n".join(lines)
 

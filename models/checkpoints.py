@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from nextlens.models.transformer import Transformer, TransformerConfig
 
@@ -70,7 +70,8 @@ def save(
     made_by : mapping, optional
         JSON-able: process, seed, step, whatever repeats it. Versions are added.
     training : TrainingState, optional
-        From :meth:`~nextlens.models.training.Step.state`, for an exact resume.
+        From :meth:`~nextlens.models.training.Step.state`, for an exact resume. Its weights are the ones
+        written, so that they belong to its moments and its count even if ``model`` has been trained on.
 
     Returns
     -------
@@ -95,7 +96,8 @@ def save(
             "python": platform.python_version(),
         },
     }
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    weights = model.state_dict() if training is None else training.model
+    tensors = {f"model/{name}": value for name, value in weights.items()}
     if training is not None:
         header["training"] = {"index": training.index, "tokens": training.tokens, "stream": training.stream}
         for part in ("objective", "optimiser"):
@@ -134,13 +136,12 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     target = _file(path)
     header, tensors = _read(target, "model/", device)
     try:
-        config = TransformerConfig(**header["config"])
+        model = Transformer(TransformerConfig(**header["config"])).to(device, _dtype_of(tensors))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(target)!r} describes a model this version does not know: {error}") from error
-    model = Transformer(config)
     try:
-        model.to(device, next(iter(tensors.values())).dtype).load_state_dict(tensors)
-    except (RuntimeError, StopIteration) as error:
+        put_weights(model, tensors)
+    except ValueError as error:
         raise ValueError(f"the weights in {str(target)!r} do not fit its own description: {error}") from error
     return model
 
@@ -164,6 +165,23 @@ def load_training(path: str | os.PathLike[str]) -> TrainingState:
     return TrainingState(**header["training"], **parts)
 
 
+def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give ``module`` these weights; or, if names or shapes differ, leave it as it is.
+
+    Raises
+    ------
+    ValueError
+        Naming the first weight that does not fit.
+    """
+    here = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in here | given:
+        if here.get(name) != given.get(name):
+            shapes = (str(shapes.get(name, "absent")) for shapes in (given, here))
+            raise ValueError("{} is {}, and should be {}".format(name, *shapes))
+    module.load_state_dict(weights)
+
+
 def recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What made the checkpoint: ``config``, ``made_by``, ``versions``; the weights are not read.
 
@@ -174,6 +192,10 @@ def recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     header, _ = _read(_file(path), None, "cpu")
     return {name: header[name] for name in ("config", "made_by", "versions")}
+
+
+def _dtype_of(weights: Mapping[str, Tensor]) -> torch.dtype:
+    return next((value.dtype for value in weights.values()), torch.get_default_dtype())
 
 
 def _file(path: str | os.PathLike[str]) -> Path:
@@ -200,9 +222,11 @@ def _read(path: Path, prefix: str | None, device: str | torch.device) -> tuple[d
 def _header(path: Path, text: str | None) -> dict[str, Any]:
     if text is None:
         raise ValueError(f"{str(path)!r} is a safetensors file, but not a nextlens checkpoint")
-    header = json.loads(text)
-    if header.get("format") != FORMAT:
-        raise ValueError(
-            f"{str(path)!r} is of checkpoint format {header.get('format')!r}; this version of nextlens reads {FORMAT}"
-        )
+    try:
+        header = json.loads(text)
+        made_in = header["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is a safetensors file, but its header is not of nextlens") from error
+    if made_in != FORMAT:
+        raise ValueError(f"{str(path)!r} is of checkpoint format {made_in!r}; this version of nextlens reads {FORMAT}")
     return header

@@ -33,7 +33,8 @@ class Hooked(Protocol):
         Times the value at the last site before it, the logits.
     """
 
-    n_tokens: int
+    @property
+    def n_tokens(self) -> int: ...
 
     @property
     def sites(self) -> tuple[str, ...]: ...

@@ -27,7 +27,8 @@ class Kernel(Protocol):
         Size of the vocabulary; tokens are ``0 .. n_tokens - 1``.
     """
 
-    n_tokens: int
+    @property
+    def n_tokens(self) -> int: ...
 
     def log_probs(self, batch: Batch) -> Float[Tensor, "batch time vocab"]:
         """Natural-log probabilities of every next token at every position."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from nextlens.models.arguments import at_least
-from nextlens.models.batch import Batch
+from nextlens.models.batch import Batch, refuse_out_of_range
 from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.kernel import Kernel
 from nextlens.models.prefixes import PrefixTree
@@ -92,7 +92,7 @@ def record(
         if keep is not None and layout[1] != "position":
             raise ValueError(f"site={site!r} holds one value for each pair of positions; record it without where=")
     kept: dict[str, list[np.ndarray]] = {site: [] for site in names}
-    device = next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else batch.device
+    device = _device_of(model, batch)
     starts = range(0, len(batch), chunk)
     for start in tqdm(starts, desc="record", unit="chunk", disable=not progress, leave=False):
         rows = slice(start, start + chunk)
@@ -123,11 +123,20 @@ def surprisal(kernel: Kernel, batch: Batch, *, chunk: int = 256) -> xr.DataArray
     -------
     xarray.DataArray
         Dims (sequence, position).
+
+    Raises
+    ------
+    ValueError
+        If a target is not below ``n_tokens``, or ``chunk`` is below 1; also as the kernel does.
     """
-    parts = [
-        -kernel.log_probs(part).gather(2, part.targets[..., None])[..., 0].cpu().double().numpy()
-        for part in (batch[start : start + chunk] for start in range(0, len(batch), at_least("chunk", chunk, 1)))
-    ]
+    at_least("chunk", chunk, 1)
+    refuse_out_of_range("targets", batch.targets, kernel.n_tokens, limit_name="n_tokens")
+    device = _device_of(kernel, batch)
+    parts = []
+    for start in range(0, len(batch), chunk):
+        part = batch[start : start + chunk].to(device)
+        said = kernel.log_probs(part).gather(2, part.targets[..., None])[..., 0]
+        parts.append(-said.cpu().double().numpy())
     return xr.DataArray(
         np.concatenate(parts) / np.log(2.0),
         dims=("sequence", "position"),
@@ -177,6 +186,12 @@ def labelled(
             values[keep.numpy()], dims=("sample", *trailing), coords=_coordinates(batch, keep), name=name
         )
     return xr.DataArray(values, dims=("sequence", "position", *trailing), coords=_coordinates(batch, None), name=name)
+
+
+def _device_of(kernel: Kernel, batch: Batch) -> torch.device:
+    """Where the weights are; without weights, where the batch is."""
+    weights = kernel.parameters() if isinstance(kernel, torch.nn.Module) else ()
+    return next((weight.device for weight in weights), batch.device)
 
 
 def _coordinates(batch: Batch, keep: Tensor | None) -> dict[str, tuple]:

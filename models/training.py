@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
-from nextlens.models.checkpoints import TrainingState
+from nextlens.models.checkpoints import TrainingState, put_weights
 from nextlens.models.objectives.next_token import Objective, next_token, weighted_mean
 
 Result = TypeVar("Result")
@@ -169,7 +169,7 @@ def warmup_cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Schedul
     --------
     >>> schedule = warmup_cosine(100, warmup=10)
     >>> [round(schedule(i), 3) for i in (0, 9, 10, 55, 99)]
-    [0.1, 1.0, 1.0, 0.496, 0.0]
+    [0.1, 1.0, 1.0, 0.491, 0.0]
     """
     at_least("steps", steps, 1)
     if not 0 <= warmup < steps:
@@ -235,13 +235,11 @@ def _put_back(
     batches: Iterable[Batch],
 ) -> int:
     """Restore everything; the index of the next step."""
+    head = objective if isinstance(objective, nn.Module) else nn.Module()
     try:
-        model.load_state_dict(state.model)
-        if isinstance(objective, nn.Module):
-            objective.load_state_dict(state.objective)
-        elif state.objective:
-            raise RuntimeError(f"it holds weights of an objective, {sorted(state.objective)}, and this one has none")
-    except RuntimeError as error:
+        put_weights(model, state.model)
+        put_weights(head, state.objective)
+    except ValueError as error:
         raise ValueError(f"resume was made by another model or objective: {error}") from error
     places: dict[int, dict[str, Tensor]] = {}
     for name, value in state.optimiser.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from operator import index
+from typing import Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -31,7 +32,7 @@ class Vocabulary(Protocol):
         """Token ids, int64."""
         ...
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Iterable[SupportsIndex]) -> str:
         """The text that the tokens spell."""
         ...
 
@@ -85,13 +86,15 @@ class Symbols:
             at = next(i for i, character in enumerate(text) if character not in self._number)
             raise ValueError(f"text has {text[at]!r} at {at}, which is not one of {self.symbols!r}") from None
 
-    def decode(self, tokens: Sequence[int] | Int[np.ndarray, " time"]) -> str:
+    def decode(self, tokens: Iterable[SupportsIndex]) -> str:
         """The text that the tokens spell.
 
         Raises
         ------
         ValueError
             If a token is out of range.
+        TypeError
+            If a token is no integer.
         """
         return "".join(self.symbols[token] for token in _in_range(tokens, self.n_tokens))
 
@@ -120,19 +123,21 @@ class Bytes:
         """
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64)
 
-    def decode(self, tokens: Sequence[int] | Int[np.ndarray, " time"]) -> str:
+    def decode(self, tokens: Iterable[SupportsIndex]) -> str:
         """The text that the bytes spell; bytes that are no UTF-8 become U+FFFD.
 
         Raises
         ------
         ValueError
             If a token is out of range.
+        TypeError
+            If a token is no integer.
         """
         return bytes(_in_range(tokens, 256)).decode(errors="replace")
 
 
-def _in_range(tokens: Iterable[int], n_tokens: int) -> list[int]:
-    ids = [int(token) for token in tokens]
+def _in_range(tokens: Iterable[SupportsIndex], n_tokens: int) -> list[int]:
+    ids = [index(token) for token in tokens]
     if ids and not (min(ids) >= 0 and max(ids) < n_tokens):
         worst = min(ids) if min(ids) < 0 else max(ids)
         raise ValueError(f"tokens hold {worst}; with n_tokens={n_tokens} they must lie in 0 .. {n_tokens - 1}")

@@ -21,7 +21,7 @@ from nextlens.analyses.displays import style
 from nextlens.analyses.displays.emergence import EmergenceDisplay, count
 from nextlens.analyses.displays.layers import LayersDisplay, short_site
 from nextlens.analyses.displays.process_graph import ProcessDisplay
-from nextlens.analyses.displays.simplex import CORNERS, FEW, SimplexDisplay
+from nextlens.analyses.displays.simplex import CORNERS, FARTHEST, FEW, SimplexDisplay
 
 TOKENS = np.array([1e3, 1e4, 1e5])
 
@@ -186,18 +186,22 @@ class TestSimplex:
 
     @pytest.mark.parametrize("n_states", [2, 3, 5])
     @pytest.mark.parametrize("n", [50, FEW + 1])
-    def test_panels_share_one_window_that_holds_every_point(self, n, n_states):
+    def test_panels_share_one_window_that_holds_the_truth_and_all_but_the_farthest_readings(self, n, n_states):
         display = simplex_display(n, n_states).plot_row()
         assert len(display.axes_) == 3
         (limits,) = {(*ax.get_xlim(), *ax.get_ylim()) for ax in display.axes_}
         left, right, bottom, top = limits
-        for which in ("truth", "guess", "untrained"):
+        for which, allowed in (("truth", 0.0), ("guess", FARTHEST), ("untrained", FARTHEST)):
             x, y = display.frame.places(getattr(display, which)).T
-            assert left < x.min()
-            assert x.max() < right
-            if n_states > 2:
-                assert bottom < y.min()
-                assert y.max() < top
+            sides = [x <= left, x >= right, *([y <= bottom, y >= top] if n_states > 2 else [])]
+            assert all(outside.mean() <= allowed for outside in sides)
+
+    def test_one_far_reading_does_not_shrink_the_panels(self):
+        truth = beliefs(FEW)
+        far = truth.copy()
+        far[0] = [50.0, -25.0, -24.0]
+        windows = [SimplexDisplay(truth=truth, guess=guess).window for guess in (truth, far)]
+        np.testing.assert_allclose(windows[1], windows[0], atol=0.05)
 
     def test_heaviest_points_are_drawn_last_and_largest(self):
         weights = np.random.default_rng(0).random(100)
@@ -226,6 +230,9 @@ class TestSimplex:
         left, right, bottom, top = image.get_extent()
         opacity = np.asarray(image.get_array())[..., 3]
         x, y = (display.guess @ CORNERS).T
+        inside = (left <= x) & (x < right) & (bottom <= y) & (y < top)
+        assert inside.mean() > 1 - 4 * FARTHEST
+        x, y = x[inside], y[inside]
         rows = np.floor((y - bottom) / (top - bottom) * opacity.shape[0]).astype(int)
         columns = np.floor((x - left) / (right - left) * opacity.shape[1]).astype(int)
         expected = np.zeros(opacity.shape, dtype=bool)

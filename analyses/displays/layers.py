@@ -11,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from nextlens.analyses.displays import style
+from nextlens.models.arguments import one_of
 
 _WHOLE_NAMES = {
     "embed": "embed",
@@ -36,6 +37,8 @@ class LayersDisplay:
         What there would be without it: an untrained twin, shuffled rows, the last token alone.
     quantity : str, default="R²"
         What the numbers are, with their unit if they have one.
+    scale : {"linear", "log"}, default="linear"
+        Of the vertical axis; with ``"log"`` every number must be above 0.
     caption : str, optional
         Protocol, folds and seeds, printed beneath figures that the display makes itself.
 
@@ -57,6 +60,7 @@ class LayersDisplay:
         scores: Mapping[str, object],
         nulls: Mapping[str, object] | None = None,
         quantity: str = "R²",
+        scale: str = "linear",
         caption: str | None = None,
     ):
         self.sites = list(sites)
@@ -68,6 +72,10 @@ class LayersDisplay:
         if twice:
             raise ValueError(f"{twice[0]!r} names an entry of scores and one of nulls; each needs a name of its own")
         self.quantity = quantity
+        self.scale = one_of("scale", scale, ("linear", "log"))
+        for name, values in (self.scores | self.nulls).items():
+            if scale == "log" and values.min() <= 0:
+                raise ValueError(f"{name!r} reaches {values.min():.6g}; with scale='log' every number must be above 0")
         self.caption = caption
 
     def plot(self, ax: Axes | None = None, *, title: str | None = None) -> LayersDisplay:
@@ -82,6 +90,7 @@ class LayersDisplay:
             slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
             ax.set_xticks(range(len(names)), names, **slant)
             ax.set(xlim=(-0.4, len(names) - 0.6), ylabel=self.quantity)
+            ax.set_yscale(self.scale)
             if title is not None:
                 ax.set_title(title)
             lines = self.artists_.values()

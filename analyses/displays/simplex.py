@@ -29,6 +29,9 @@ VECTORS = 1_000
 CELLS_PER_INCH = 180
 BARS = 101
 
+#: Share of a panel's points that may fall outside the window at each of its sides.
+FARTHEST = 1 / 2000
+
 
 class SimplexDisplay:
     """Beliefs, each drawn where it lies and coloured by the exact belief of the same row.
@@ -168,9 +171,13 @@ class SimplexDisplay:
 
     @cached_property
     def window(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Limits (horizontal, vertical) that hold every point of every panel, and the simplex."""
+        """Limits (horizontal, vertical) that hold the simplex, and each panel but for its most distant points.
+
+        One in 2,000 at each side may fall outside: a single far reading would shrink every panel.
+        """
         given = [self.frame.places(getattr(self, name)) for name in self.names]
-        everything = np.concatenate([*given, self.frame.outline])
+        inner = [np.quantile(points, (FARTHEST, 1 - FARTHEST), axis=0) for points in given]
+        everything = np.concatenate([*inner, self.frame.outline, self.frame.places(self.truth)])
         low, high = everything.min(axis=0), everything.max(axis=0)
         margin = 0.03 * (high - low).max()
         (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
