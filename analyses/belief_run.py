@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from scipy import stats
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from nextlens.analyses.belief_geometry import (
     BeliefGeometry,

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Int
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch, refuse_out_of_range

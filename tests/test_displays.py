@@ -570,3 +570,17 @@ def lab(light: np.ndarray) -> np.ndarray:
     xyz = light @ np.array(to_xyz).T / [0.9505, 1.0, 1.089]
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=-1)
+
+
+def test_interactive_mode_turned_on_while_a_display_draws_stays_on(monkeypatch):
+    """A notebook's backend turns it on when its first figure is made; put back, later figures are not shown."""
+    new_figure = style.new_figure
+
+    def first_figure_of_a_notebook(width, height):
+        mpl.rcParams["interactive"] = True
+        return new_figure(width, height)
+
+    monkeypatch.setitem(mpl.rcParams, "interactive", False)
+    monkeypatch.setattr(style, "new_figure", first_figure_of_a_notebook)
+    plt.close(simplex_display().plot().figure_)
+    assert mpl.is_interactive()

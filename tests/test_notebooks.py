@@ -61,3 +61,15 @@ def test_notebook_ends_by_saying_what_not_to_conclude(script):
     last = jupytext.read(script).cells[-1]
     assert last.cell_type == "markdown"
     assert "not conclude" in last.source.lower()
+
+
+@every_notebook
+def test_every_cell_that_draws_shows_its_picture_and_no_output_warns_or_names_a_folder(script):
+    for cell in jupytext.read(script.with_suffix(".ipynb")).cells:
+        if cell.cell_type != "code":
+            continue
+        if "Display(" in cell.source:
+            assert any("image/png" in output.get("data", {}) for output in cell.outputs), cell.source
+        printed = "".join(output.get("text", "") for output in cell.outputs)
+        assert "Warning" not in printed
+        assert "site-packages" not in printed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,8 +64,23 @@ _FILE = {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "nextlens"}
 @contextmanager
 def printed() -> Iterator[None]:
     """While open, figures are made for a printed column; matplotlib's own settings return afterwards."""
-    with mpl.rc_context(_LOOK):
+    with _settings(_LOOK):
         yield
+
+
+@contextmanager
+def _settings(wanted: Mapping[str, object]) -> Iterator[None]:
+    """Change these settings alone, for a while.
+
+    ``matplotlib.rc_context`` would put back all of them, and with them the interactive mode that a
+    notebook turns on when its first figure is made: later figures would not be shown.
+    """
+    before = {name: mpl.rcParams[name] for name in wanted}
+    mpl.rcParams.update(wanted)
+    try:
+        yield
+    finally:
+        mpl.rcParams.update(before)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -105,7 +120,7 @@ def save(figure: Figure, stem: str | Path, formats: Sequence[str] = SAVED_AS) ->
     paths = []
     for kind in [one_of("formats", kind, SAVED_AS) for kind in formats]:
         paths.append(Path(f"{stem}.{kind}"))
-        with mpl.rc_context(_FILE):
+        with _settings(_FILE):
             figure.savefig(paths[-1], dpi=300, metadata=undated[kind])
     return paths
 
