@@ -23,12 +23,13 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
+from nextlens.models.attention import Attention
 from nextlens.models.batch import Batch, refuse_out_of_range
 from nextlens.models.bridge import native_bridge, native_state
 from nextlens.models.hooked import Edit, canonical_site
 from nextlens.models.transformer_config import TransformerConfig, paper_mess3, paper_rrxor
 
-__all__ = ["Transformer", "TransformerConfig", "causal", "paper_mess3", "paper_rrxor"]
+__all__ = ["Transformer", "TransformerConfig", "paper_mess3", "paper_rrxor"]
 
 ACTIVATIONS = {
     "relu": torch.relu,
@@ -63,113 +64,6 @@ class Normalisation(nn.Module):
         if self.kind == "LayerNorm":
             return F.layer_norm(x, self.shape, self.w, self.b, self.eps)
         return F.rms_norm(x, self.shape, self.w, self.eps) if self.kind == "RMSNorm" else x
-
-
-class Attention(nn.Module):
-    """Multi-head attention with learned-absolute, rotary, no, or relative positions.
-
-    With ``positions="relative"``, for heads of width d and clipped offsets s - t (Shaw et al. 2018,
-    arXiv:1803.02155; tables shared by the heads of a layer)::
-
-        score[t, s] = (q[t] · k[s] + q[t] · R_K[s - t]) / sqrt(d)      z[t] = sum_s pattern[t, s] (v[s] + R_V[s - t])
-    """
-
-    def __init__(self, config: TransformerConfig):
-        super().__init__()
-        self.config = config
-        heads, width, head = config.n_heads, config.d_model, config.d_head
-        for name in "QKV":
-            setattr(self, f"W_{name}", nn.Parameter(torch.empty(heads, width, head)))
-            setattr(self, f"b_{name}", nn.Parameter(torch.zeros(heads, head)))
-        self.W_O = nn.Parameter(torch.empty(heads, head, width))
-        self.b_O = nn.Parameter(torch.zeros(width))
-        if config.positions == "relative":
-            self.R_K = nn.Parameter(torch.empty(2 * config.n_ctx - 1, head))
-            self.R_V = nn.Parameter(torch.empty(2 * config.n_ctx - 1, head))
-        self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
-        if config.positions == "rotary":
-            self.hook_rot_q, self.hook_rot_k = HookPoint(), HookPoint()
-            self.register_buffer("rotation", _rotation(config), persistent=False)
-        self.hook_attn_scores, self.hook_pattern, self.hook_z = HookPoint(), HookPoint(), HookPoint()
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch time width"],
-        positions: Int[Tensor, "one_or_batch time"],
-        attend: Bool[Tensor, "batch time time"] | None,
-    ) -> Float[Tensor, "batch time width"]:
-        q = self.hook_q(torch.einsum("btw,hwd->bthd", x, self.W_Q) + self.b_Q)
-        k = self.hook_k(torch.einsum("btw,hwd->bthd", x, self.W_K) + self.b_K)
-        v = self.hook_v(torch.einsum("btw,hwd->bthd", x, self.W_V) + self.b_V)
-        if self.config.positions == "rotary":
-            q, k = self.hook_rot_q(self.rotate(q, positions)), self.hook_rot_k(self.rotate(k, positions))
-        z = self.mix(q, k, v, positions, attend)
-        return torch.einsum("bthd,hdw->btw", self.hook_z(z), self.W_O) + self.b_O
-
-    def mix(
-        self,
-        q: Float[Tensor, "batch time head d_head"],
-        k: Float[Tensor, "batch time head d_head"],
-        v: Float[Tensor, "batch time head d_head"],
-        positions: Int[Tensor, "one_or_batch time"],
-        attend: Bool[Tensor, "batch time time"] | None,
-    ) -> Float[Tensor, "batch time head d_head"]:
-        scores = torch.einsum("bthd,bshd->bhts", q, k)
-        if self.config.positions == "relative":
-            reach = self.config.n_ctx - 1
-            offset = (positions[:, None, :] - positions[:, :, None]).clamp(-reach, reach) + reach
-            scores = scores + torch.einsum("bthd,btsd->bhts", q, self.R_K[offset].expand(len(q), -1, -1, -1))
-        seen = causal(q.shape[1], q.device) if attend is None else attend[:, None]
-        scores = self.hook_attn_scores((scores / math.sqrt(q.shape[-1])).masked_fill(~seen, -torch.inf))
-        pattern = self.hook_pattern(scores.softmax(-1))
-        z = torch.einsum("bhts,bshd->bthd", pattern, v)
-        if self.config.positions == "relative":
-            z = z + torch.einsum("bhts,btsd->bthd", pattern, self.R_V[offset].expand(len(q), -1, -1, -1))
-        return z
-
-    def fused(
-        self, x: Float[Tensor, "row width"], batch: Batch, positions: Int[Tensor, "one_or_batch time"]
-    ) -> Float[Tensor, "row width"]:
-        heads, head = self.config.n_heads, self.config.d_head
-        weight = torch.cat([self.W_Q, self.W_K, self.W_V]).transpose(0, 1).reshape(x.shape[1], -1)
-        bias = torch.cat([self.b_Q, self.b_K, self.b_V]).flatten()
-        qkv = torch.addmm(bias, x, weight)
-        if batch.tree is not None:
-            z = self.mix_tree(qkv, batch)
-        else:
-            q, k, v = qkv.view(*batch.tokens.shape, 3, heads, head).unbind(2)
-            if self.config.positions == "rotary":
-                q, k = self.rotate(q, positions), self.rotate(k, positions)
-            if self.config.positions == "relative":
-                z = self.mix(q, k, v, positions, batch.attend)
-            else:
-                mask = None if batch.attend is None else batch.attend[:, None]
-                q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-                z = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None).transpose(1, 2)
-        return torch.addmm(self.b_O, z.reshape(len(x), -1), self.W_O.flatten(0, 1))
-
-    def mix_tree(self, qkv: Float[Tensor, "node three_heads"], batch: Batch) -> Float[Tensor, "node head d_head"]:
-        """Each node looks along its own lineage."""
-        tree, (heads, head) = batch.tree, (self.config.n_heads, self.config.d_head)
-        nodes, time = tree.lineage.shape
-        if self.config.positions == "rotary":
-            q, k, v = qkv.view(nodes, 1, 3, heads, head).unbind(2)
-            place = (tree.first % time)[:, None]
-            qkv = torch.cat([self.rotate(q, place), self.rotate(k, place), v], dim=1).flatten(1)
-        q, kv = qkv.tensor_split([heads * head], dim=1)
-        q = q.view(nodes, heads, head)
-        k, v = kv.index_select(0, tree.lineage.flatten()).view(nodes, time, 2, heads, head).unbind(2)
-        scores = (q[:, None] * k).sum(-1) / math.sqrt(head)
-        pattern = scores.masked_fill(~tree.read[:, :, None], -torch.inf).softmax(1)
-        return (pattern[..., None] * v).sum(1)
-
-    def rotate(
-        self, x: Float[Tensor, "batch time head d_head"], positions: Int[Tensor, "one_or_batch time"]
-    ) -> Float[Tensor, "batch time head d_head"]:
-        """Turn each neighbouring pair of components by its angle at this position (RoPE, arXiv:2104.09864)."""
-        cos, sin = self.rotation[positions].to(x.dtype).unsqueeze(-2).unbind(2)
-        even, odd = x[..., 0::2], x[..., 1::2]
-        return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
 
 
 class MLP(nn.Module):
@@ -426,15 +320,3 @@ class Transformer(HookedRootModule):
         """
         with self.hooks(fwd_hooks=[(canonical_site(site, self.sites), lambda value, hook: edit(value))]):
             yield
-
-
-def causal(time: int, device: torch.device) -> Bool[Tensor, "time time"]:
-    """``causal[t, s]``: position ``t`` may look at ``s``, for ``s <= t``."""
-    return torch.ones(time, time, dtype=torch.bool, device=device).tril()
-
-
-def _rotation(config: TransformerConfig) -> Float[Tensor, "position two half"]:
-    """Cosines and sines of ``position / base ** (2 i / d_head)``."""
-    pairs = torch.arange(0, config.d_head, 2).float() / config.d_head
-    angle = torch.arange(config.n_ctx).float()[:, None] / config.rotary_base**pairs
-    return torch.stack([angle.cos(), angle.sin()], dim=1)

@@ -146,9 +146,11 @@ def test_what_holds_a_model_only_cannot_be_resumed(tmp_path):
 # --- whole or not at all
 
 
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the writer is forked")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_writer_killed_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path):
     path, rng = tmp_path / "model.safetensors", np.random.default_rng(0)
-    wide = replace(SMALL, d_model=128, d_mlp=512)
+    wide = replace(SMALL, d_model=256, d_mlp=1024)
     models = [Transformer(replace(wide, seed=seed)) for seed in range(2)]
     save(path, models[0])
     for _ in range(8):

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nextlens.models.attention import causal
 from nextlens.models.batch import Batch
 from nextlens.models.objectives.next_token import next_token
 from nextlens.models.prefixes import PrefixTree
-from nextlens.models.transformer import Transformer, TransformerConfig, causal, paper_mess3, paper_rrxor
+from nextlens.models.transformer import Transformer, TransformerConfig, paper_mess3, paper_rrxor
 from tests.strategies import batches
 
 CONTEXT = 8
