@@ -40,6 +40,8 @@ class TrainingState:
         by the parameter's place and slot (``"3.exp_avg"``).
     stream : dict, optional
         Where the batch source stood (JSON-able).
+    optimiser_name : str
+        The optimiser's class, whose moments are of no use to another.
     """
 
     index: int
@@ -48,6 +50,7 @@ class TrainingState:
     objective: dict[str, Tensor] = field(default_factory=dict)
     optimiser: dict[str, Tensor] = field(default_factory=dict)
     stream: dict[str, Any] | None = None
+    optimiser_name: str = ""
 
 
 def save(
@@ -99,7 +102,8 @@ def save(
     weights = model.state_dict() if training is None else training.model
     tensors = {f"model/{name}": value for name, value in weights.items()}
     if training is not None:
-        header["training"] = {"index": training.index, "tokens": training.tokens, "stream": training.stream}
+        plain = ("index", "tokens", "stream", "optimiser_name")
+        header["training"] = {name: getattr(training, name) for name in plain}
         for part in ("objective", "optimiser"):
             tensors |= {f"{part}/{name}": value for name, value in getattr(training, part).items()}
     try:
@@ -200,7 +204,7 @@ def _dtype_of(weights: Mapping[str, Tensor]) -> torch.dtype:
 
 def _file(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
-    return path / FILE_NAME if path.is_dir() or path.suffix == "" else path
+    return path / FILE_NAME if path.is_dir() or (path.suffix == "" and not path.is_file()) else path
 
 
 def _read(path: Path, prefix: str | None, device: str | torch.device) -> tuple[dict[str, Any], dict[str, Tensor]]:

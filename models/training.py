@@ -65,6 +65,7 @@ class Step:
             {name: value.detach().clone() for name, value in head.items()},
             _optimiser_tensors(self.optimiser),
             self.batches.state() if hasattr(self.batches, "state") else None,
+            type(self.optimiser).__name__,
         )
 
 
@@ -235,6 +236,8 @@ def _put_back(
     batches: Iterable[Batch],
 ) -> int:
     """Restore everything; the index of the next step."""
+    if state.optimiser_name != (given := type(optimiser).__name__):
+        raise ValueError(f"resume was made by the optimiser {state.optimiser_name!r}; this one is {given!r}")
     head = objective if isinstance(objective, nn.Module) else nn.Module()
     try:
         put_weights(model, state.model)

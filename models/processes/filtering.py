@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 
 #: Floats gathered at once while filtering, so that a step stays in cache.
 GATHERED = 2**18
+
+
+def alphabetic(tokens: Any, n_tokens: int, name: str) -> Int[np.ndarray, "sequence position"]:
+    """``tokens`` as an array, if they are integers in ``0 .. n_tokens - 1``, which is what ``name`` says.
+
+    Raises
+    ------
+    ValueError
+        Naming their shape or type, or the first that is outside.
+    """
+    read = np.asarray(tokens)
+    if read.ndim != 2:
+        raise ValueError(f"tokens has shape {read.shape}; it must be (sequence, position)")
+    if not np.issubdtype(read.dtype, np.integer):
+        raise ValueError(f"tokens are {read.dtype}; they must be integers")
+    outside = (read < 0) | (read >= n_tokens)
+    if outside.any():
+        b, t = np.argwhere(outside)[0].tolist()
+        raise ValueError(f"tokens[{b}, {t}] is {read[b, t]}; {name!r} says 0 .. {n_tokens - 1} only")
+    return read
 
 
 def filtered(

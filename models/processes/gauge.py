@@ -21,8 +21,7 @@ def checked_transition(name: str, transition: object) -> Float[np.ndarray, "toke
     Raises
     ------
     ValueError
-        If the shape is not (token, state, state), an entry is not finite, or no entry is negative
-        and some state's probabilities do not sum to 1.
+        If the shape is not (token, state, state), or an entry is not finite.
     """
     tensor = np.array(transition, dtype=np.float64)
     if tensor.ndim != 3 or tensor.shape[1] != tensor.shape[2] or 0 in tensor.shape:
@@ -33,22 +32,22 @@ def checked_transition(name: str, transition: object) -> Float[np.ndarray, "toke
     if not np.isfinite(tensor).all():
         x, s, r = np.argwhere(~np.isfinite(tensor))[0].tolist()
         raise ValueError(f"transition[{x}, {s}, {r}] of {name!r} is {tensor[x, s, r]}; it must be finite")
-    if is_signed(tensor):
-        return tensor
-    tensor = tensor.clip(0)
-    mass = tensor.sum(axis=(0, 2))
-    worst = int(np.abs(mass - 1).argmax())
-    if abs(mass[worst] - 1) > EXACT:
-        raise ValueError(
-            f"transition of {name!r} gives state {worst} total probability {mass[worst]:.10g}; "
-            f"transition[:, {worst}, :] must sum to 1 (axes are token, state, next state)"
-        )
-    return tensor
+    return tensor if is_signed(tensor) else tensor.clip(0)
 
 
 def is_signed(transition: Float[np.ndarray, "token state state"]) -> bool:
-    """Whether some weight is negative, beyond rounding: a generalized hidden Markov process."""
+    """Whether some weight is negative, beyond rounding."""
     return bool((transition < -ROUNDING).any())
+
+
+def is_generalized(transition: Float[np.ndarray, "token state state"], functional: object) -> bool:
+    """Whether the states are coordinates only: some weight is negative, or the functional is not ones.
+
+    A functional of None is yet to be found.
+    """
+    return is_signed(transition) or (
+        functional is not None and not np.array_equal(functional, np.ones(transition.shape[1]))
+    )
 
 
 def checked_beliefs(
@@ -89,9 +88,16 @@ def stochastic_gauge(
     Raises
     ------
     ValueError
-        If the chain has more than one recurrent class and ``initial`` is None.
+        If some state's probabilities do not sum to 1, or the chain has more than one recurrent class
+        and ``initial`` is None.
     """
-    ones = np.ones(len(chain))
+    ones, mass = np.ones(len(chain)), chain.sum(axis=1)
+    worst = int(np.abs(mass - 1).argmax())
+    if abs(mass[worst] - 1) > EXACT:
+        raise ValueError(
+            f"transition of {name!r} gives state {worst} total probability {mass[worst]:.10g}; "
+            f"transition[:, {worst}, :] must sum to 1 (axes are token, state, next state)"
+        )
     if initial is not None:
         return ones, long_run_law(chain, checked_beliefs("initial", initial, ones, signed=False))
     recurrent = recurrent_classes(chain)
@@ -102,40 +108,59 @@ def stochastic_gauge(
         more = f" and {count - 8} more" if count > 8 else ""
         raise ValueError(
             f"transition of {name!r} is reducible: it has {count} sets of states that are never left, "
-            f"{listed}{more}; say where it starts with initial=, or give one set at a time"
+            f"{listed}{more}; say where it starts with initial= (for a mixture, the weight of each set times "
+            "its stationary law), or give one set at a time"
         )
     return ones, long_run_law(chain, ones / len(chain))
 
 
-def signed_gauge(
-    name: str, chain: Float[np.ndarray, "state state"], initial: object
+def generalized_gauge(
+    name: str, chain: Float[np.ndarray, "state state"], initial: object, functional: object
 ) -> tuple[Float[np.ndarray, " state"], Float[np.ndarray, " state"]]:
     """Functional ``w`` and stationary ``p`` of a generalized hidden Markov process.
 
-    ``chain @ w == w``, ``p @ chain == p``, ``w @ p == 1``, and the first non-zero component of
-    ``w`` is 1.
+    ``chain @ w == w``, ``p @ chain == p`` and ``w @ p == 1``. Unless ``w`` is given, its first
+    non-zero component is 1; where the eigenvalue 1 is not simple and rows sum to 1, it is ones.
 
     Raises
     ------
     ValueError
-        If the largest eigenvalue is not 1; or if it is not simple, and ``initial`` is None or the
-        rows of ``chain`` do not sum to 1 (which tells ``w`` apart from other fixed vectors).
+        If the largest eigenvalue is not 1; if it is not simple, and ``initial`` is None or ``w`` is
+        neither given nor ones; or if the ``functional`` given is none.
     """
     count = _multiplicity_of_one(name, chain)
     left, right = fixed_vectors(chain, count)
     if np.linalg.matrix_rank(left @ right, tol=EXACT) < count:
         raise ValueError(f"transition of {name!r} has no stationary law: its eigenvalue 1 is defective")
-    if count == 1:
-        functional = _first_component_one(right[:, 0])
-        return functional, left[0] / (left[0] @ functional)
     ones = np.ones(len(chain))
-    if initial is None or not np.allclose(chain.sum(1), 1, rtol=0, atol=EXACT):
+    if functional is not None:
+        w = _checked_functional(functional, chain)
+    elif count == 1:
+        w = _first_component_one(right[:, 0])
+    else:
+        w = ones if np.allclose(chain.sum(1), 1, rtol=0, atol=EXACT) else None
+    if count == 1:
+        return w, left[0] / (left[0] @ w)
+    if w is None or initial is None:
         raise ValueError(
-            f"transition of {name!r} is reducible: eigenvalue 1 of transition.sum(0) occurs {count} times; "
-            "give one block at a time; or initial=, in a basis where its rows sum to 1"
+            f"transition of {name!r} is reducible: eigenvalue 1 of transition.sum(0) occurs {count} times; give one "
+            "block at a time; or initial= (for a mixture, the weight of each block times its stationary law), and "
+            "functional= where rows do not sum to 1"
         )
-    start = checked_beliefs("initial", initial, ones, signed=True)
-    return ones, start @ right @ np.linalg.solve(left @ right, left)
+    start = checked_beliefs("initial", initial, w, signed=True)
+    return w, start @ right @ np.linalg.solve(left @ right, left)
+
+
+def _checked_functional(functional: object, chain: Float[np.ndarray, "state state"]) -> Float[np.ndarray, " state"]:
+    w = np.array(functional, dtype=np.float64)
+    if w.shape != chain.shape[:1]:
+        raise ValueError(f"functional has shape {w.shape}; it must be {chain.shape[:1]}")
+    off = float(np.abs(chain @ w - w).max())
+    if not (off <= EXACT and w.any()):
+        raise ValueError(
+            f"functional must be a fixed vector of transition.sum(0), not 0 everywhere; it is moved by {off:.6g}"
+        )
+    return w
 
 
 def _first_component_one(vector: Float[np.ndarray, " state"]) -> Float[np.ndarray, " state"]:
@@ -149,8 +174,8 @@ def _multiplicity_of_one(name: str, chain: Float[np.ndarray, "state state"]) -> 
     count = int((singular <= EXACT * max(1, singular[0])).sum())
     if radius > 1 + 1e-6 or count == 0:
         raise ValueError(
-            f"transition of {name!r} has weights below 0, so transition.sum(0) must have largest eigenvalue "
-            f"1; it has {radius:.10g}: divide transition by that if probabilities are meant up to scale"
+            f"transition of {name!r} is generalized, so transition.sum(0) must have "
+            f"largest eigenvalue 1; it has {radius:.10g}: divide transition by that if probabilities are meant up to scale"
         )
     return count
 

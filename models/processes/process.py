@@ -15,15 +15,15 @@ from torch import Tensor
 
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
-from nextlens.models.processes.filtering import filtered
+from nextlens.models.processes.filtering import alphabetic, filtered
 from nextlens.models.processes.gauge import (
     EXACT,
     ROUNDING,
     checked_beliefs,
     checked_transition,
-    is_signed,
+    generalized_gauge,
+    is_generalized,
     refuse_negative_words,
-    signed_gauge,
     stochastic_gauge,
 )
 from nextlens.models.processes.sampling import (
@@ -67,17 +67,18 @@ class Process:
         with such weights, ``transition.sum(0)`` has largest eigenvalue 1.
     name : str, default="process"
         Used in messages and figures.
-    parameters : mapping of str to float, default={}
+    parameters : mapping of str to number, default={}
         What a builder was given: with ``name``, the recipe.
     initial : array of shape (state,), optional
         The belief before anything is read. None means ``stationary``; a reducible process has no
         unique one, and must be told.
+    functional : array of shape (state,), optional
+        ``w`` with ``transition.sum(0) @ w == w``. None finds it: ones for a hidden Markov process;
+        otherwise scaled so that its first non-zero component is 1. Only a reducible generalized
+        process whose rows do not sum to 1 must be told.
 
     Attributes
     ----------
-    functional : Float[np.ndarray, " state"]
-        ``w`` with ``transition.sum(0) @ w == w``: ones for a hidden Markov process; otherwise scaled
-        so that its first non-zero component is 1.
     stationary : Float[np.ndarray, " state"]
         ``p`` with ``p @ transition.sum(0) == p`` and ``p @ functional == 1``: the long-run average
         law. Where there is more than one, that which ``initial`` leads to.
@@ -86,7 +87,8 @@ class Process:
     ------
     ValueError
         If the tensor is of another shape, not finite or not normalised; if it is reducible and
-        ``initial`` is None; or if some word up to about 100,000 of a length has a probability below 0.
+        ``initial`` is None; if ``functional`` is given and not fixed; or if some word up to about
+        100,000 of a length has a probability below 0.
 
     References
     ----------
@@ -96,20 +98,22 @@ class Process:
 
     transition: Float[np.ndarray, "token state state"]
     name: str = "process"
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, float | int] = field(default_factory=dict)
     initial: Float[np.ndarray, " state"] | None = None
-    functional: Float[np.ndarray, " state"] = field(init=False)
+    functional: Float[np.ndarray, " state"] | None = None
     stationary: Float[np.ndarray, " state"] = field(init=False)
 
     def __post_init__(self) -> None:
         transition = checked_transition(self.name, self.transition)
-        signed = is_signed(transition)
-        gauge = signed_gauge if signed else stochastic_gauge
-        functional, stationary = gauge(self.name, transition.sum(0), self.initial)
+        generalized = is_generalized(transition, self.functional)
+        if generalized:
+            functional, stationary = generalized_gauge(self.name, transition.sum(0), self.initial, self.functional)
+        else:
+            functional, stationary = stochastic_gauge(self.name, transition.sum(0), self.initial)
         initial = stationary
         if self.initial is not None:
-            initial = checked_beliefs("initial", self.initial, functional, signed=signed)
-        if signed:
+            initial = checked_beliefs("initial", self.initial, functional, signed=generalized)
+        if generalized:
             refuse_negative_words(self.name, transition, functional, initial)
         arrays = {
             "transition": transition,
@@ -124,7 +128,8 @@ class Process:
 
     def __reduce__(self) -> tuple[Any, ...]:
         initial = None if self.initial is self.stationary else self.initial
-        return Process, (self.transition, self.name, dict(self.parameters), initial)
+        functional = self.functional if self.is_generalized else None
+        return Process, (self.transition, self.name, dict(self.parameters), initial, functional)
 
     def __repr__(self) -> str:
         given = "".join(f", {name}={value!r}" for name, value in self.parameters.items())
@@ -140,8 +145,8 @@ class Process:
 
     @cached_property
     def is_generalized(self) -> bool:
-        """Whether some weight is below 0, so that states are coordinates and not places."""
-        return is_signed(self.transition)
+        """Whether states are coordinates and not places: a weight is below 0, or the functional not ones."""
+        return is_generalized(self.transition, self.functional)
 
     @property
     def impossible(self) -> float:
@@ -258,7 +263,7 @@ class Process:
     def _filter(
         self, tokens: Any, initial: Float[np.ndarray, "*sequence state"] | None
     ) -> tuple[Float[np.ndarray, "sequence position state"], Float[np.ndarray, "sequence position"]]:
-        read = self._alphabetic(tokens)
+        read = alphabetic(tokens, self.n_tokens, self.name)
         start = self.initial
         if initial is not None:
             start = checked_beliefs(
@@ -266,18 +271,6 @@ class Process:
             )
         start = np.broadcast_to(start, (len(read), self.n_states))
         return filtered(self.transition, self.functional, read, start, impossible=self.impossible)
-
-    def _alphabetic(self, tokens: Any) -> Int[np.ndarray, "sequence position"]:
-        read = np.asarray(tokens)
-        if read.ndim != 2:
-            raise ValueError(f"tokens has shape {read.shape}; it must be (sequence, position)")
-        if not np.issubdtype(read.dtype, np.integer):
-            raise ValueError(f"tokens are {read.dtype}; they must be integers")
-        outside = (read < 0) | (read >= self.n_tokens)
-        if outside.any():
-            b, t = np.argwhere(outside)[0].tolist()
-            raise ValueError(f"tokens[{b}, {t}] is {read[b, t]}; {self.name!r} says 0 .. {self.n_tokens - 1} only")
-        return read
 
     @cached_property
     def _step_sampler(self) -> EdgeSampler | FilterSampler:

@@ -6,9 +6,27 @@ from collections.abc import Callable
 from inspect import signature
 
 import numpy as np
+from jaxtyping import Float
 
-from nextlens.models.arguments import between, one_of
+from nextlens.models.arguments import at_least, between, one_of
+from nextlens.models.processes.constructions import leak
+from nextlens.models.processes.phrases import days_of_week, mr_name, parentheses
 from nextlens.models.processes.process import Process
+from nextlens.models.processes.quantum import bloch_walk, frdn, moon
+
+
+def coin(p: float = 0.5) -> Process:
+    """Independent tosses.
+
+    ``p`` is the probability of token 0. At 1/2 the entropy rate is ln 2 = 0.693147 nats, at 0.3
+    0.610864.
+
+    Parameters
+    ----------
+    p : float in [0, 1]
+    """
+    between("p", p, 0, 1)
+    return Process(np.array([[[p]], [[1 - p]]]), name="coin", parameters={"p": p})
 
 
 def mess3(alpha: float = 0.85, x: float = 0.05) -> Process:
@@ -30,9 +48,36 @@ def mess3(alpha: float = 0.85, x: float = 0.05) -> Process:
     """
     between("alpha", alpha, 0, 1)
     between("x", x, 0, 0.5)
-    say = np.where(np.eye(3) == 1, alpha, (1 - alpha) / 2)
-    move = np.where(np.eye(3) == 1, 1 - 2 * x, x)
-    return Process(np.einsum("zr,sr->zsr", say, move), name="mess3", parameters={"alpha": alpha, "x": x})
+    return Process(_mess(3, alpha, x), name="mess3", parameters={"alpha": alpha, "x": x})
+
+
+def mess(n_states: int | float = 4, alpha: float = 0.85, x: float = 0.05) -> Process:
+    """``mess3`` with any number of states, each with a token of its own.
+
+    Each step moves to any one other state with ``x`` or stays with the rest; then the state arrived at
+    says its own token with ``alpha`` and any one other with ``(1 - alpha) / (n_states - 1)``.
+
+    Parameters
+    ----------
+    n_states : int
+        At least 2. A whole float is taken as the integer it is.
+    alpha : float in [0, 1]
+    x : float in [0, 1 / (n_states - 1)]
+    """
+    at_least("n_states", n_states, 2)
+    if n_states != round(n_states):
+        raise ValueError(f"n_states={n_states!r} must be a whole number")
+    between("alpha", alpha, 0, 1)
+    between("x", x, 0, 1 / (n_states - 1))
+    parameters = {"n_states": n_states, "alpha": alpha, "x": x}
+    return Process(_mess(round(n_states), alpha, x), name="mess", parameters=parameters)
+
+
+def _mess(n_states: int, alpha: float, x: float) -> Float[np.ndarray, "token state state"]:
+    own, others = np.eye(n_states) == 1, n_states - 1
+    say = np.where(own, alpha, (1 - alpha) / others)
+    move = np.where(own, 1 - others * x, x)
+    return np.einsum("zr,sr->zsr", say, move)
 
 
 def rrxor(p1: float = 0.5, p2: float = 0.5) -> Process:
@@ -61,6 +106,20 @@ def rrxor(p1: float = 0.5, p2: float = 0.5) -> Process:
     transition[0, one, unequal], transition[1, one, equal] = p2, 1 - p2
     transition[0, equal, start] = transition[1, unequal, start] = 1
     return Process(transition, name="rrxor", parameters={"p1": p1, "p2": p2})
+
+
+def leaky_rrxor(p1: float = 0.5, p2: float = 0.5, epsilon: float = 0.1) -> Process:
+    """``rrxor`` that, with probability ``epsilon``, says any token and goes to any state instead.
+
+    Each of the ten pairs of token and state then has probability 1/10. At the defaults the entropy
+    rate lies between 0.641052 and 0.641793 nats.
+
+    Parameters
+    ----------
+    p1, p2, epsilon : float in [0, 1]
+    """
+    leaky = leak(rrxor(p1, p2), epsilon)
+    return Process(leaky.transition, name="leaky_rrxor", parameters={"p1": p1, "p2": p2, "epsilon": epsilon})
 
 
 def zero_one_random(p: float = 0.5) -> Process:
@@ -112,13 +171,52 @@ def golden_mean(p: float = 0.5) -> Process:
     return Process(np.array(transition), name="golden_mean", parameters={"p": p})
 
 
+def sns(p: float = 0.5, q: float = 0.5) -> Process:
+    """The simple non-unifilar source: a 1, then at least one 0, the number of zeros unbounded [1]_.
+
+    From state 0 token 0 is certain, and ``p`` is the probability of moving to state 1 with it; from
+    state 1 token 1 is said with ``q``, going back to state 0. A zero does not tell the state, so no
+    finite number of beliefs is enough. At ``p=0.4, q=0.7`` the entropy rate is 0.474888 nats.
+
+    Parameters
+    ----------
+    p, q : float in [0, 1]
+        Free of one another. Not both 0: the two states would never meet.
+
+    References
+    ----------
+    .. [1] arXiv:1702.08565, figure 2.
+    """
+    between("p", p, 0, 1)
+    between("q", q, 0, 1)
+    transition = [[[1 - p, p], [0, 1 - q]], [[0, 0], [q, 0]]]
+    return Process(np.array(transition), name="sns", parameters={"p": p, "q": q})
+
+
 #: Every builder, by the name of what it builds.
 PROCESSES: dict[str, Callable[..., Process]] = {
-    builder.__name__: builder for builder in (mess3, rrxor, zero_one_random, even, golden_mean)
+    builder.__name__: builder
+    for builder in (
+        mess3,
+        mess,
+        rrxor,
+        leaky_rrxor,
+        zero_one_random,
+        even,
+        golden_mean,
+        coin,
+        sns,
+        mr_name,
+        parentheses,
+        days_of_week,
+        bloch_walk,
+        frdn,
+        moon,
+    )
 }
 
 
-def process_by_name(name: str, **parameters: float) -> Process:
+def process_by_name(name: str, **parameters: float | int) -> Process:
     """``PROCESSES[name](**parameters)``, refusing unknown names by offering the nearest.
 
     Raises
