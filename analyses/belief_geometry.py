@@ -27,6 +27,8 @@ from nextlens.probes.samples import pair
 MOST_WORDS = 10**5
 #: The paper rounds beliefs to this many decimals before it regresses on them.
 PAPER_DECIMALS = 5
+#: Nats of entropy that come of rounding alone.
+ROUNDING = 1e-12
 PROTOCOLS = ("held-out", "paper2024")
 
 
@@ -80,10 +82,10 @@ class Prefixes:
         """
         at_least("n_ctx", n_ctx, 1)
         rng = np.random.default_rng(0) if rng is None else rng
-        if n_words is None and process.n_tokens**n_ctx <= MOST_WORDS:
+        if n_words is None and listable(process, n_ctx):
             words, probability = every_word(process, n_ctx)
             return cls._from(process, words, probability, listed=True)
-        n_words = 20_000 if n_words is None else n_words
+        n_words = 20_000 if n_words is None else int(at_least("n_words", n_words, 1))
         words = process.sample(n_words, n_ctx, rng)
         return cls._from(process, words, np.full(n_words, 1 / n_words), listed=False)
 
@@ -132,7 +134,13 @@ class Prefixes:
         return np.bincount(node.ravel())[node[self.first]]
 
     def log_probs(self, kernel: Kernel, *, chunk: int = 65_536) -> Float[np.ndarray, "sample token"]:
-        """What a kernel says of the token after each prefix, in nats."""
+        """What a kernel says of the token after each prefix, in nats.
+
+        Raises
+        ------
+        ValueError
+            If it says NaN.
+        """
         device = getattr(kernel, "device", self.batch.device)
         with torch.no_grad():
             if len(self.batch) <= chunk:
@@ -141,7 +149,16 @@ class Prefixes:
                 starts = range(0, len(self.batch), chunk)
                 parts = (self.batch[s : s + chunk].to(device) for s in starts)
                 rows = np.concatenate([kernel.log_probs(part).cpu().numpy() for part in parts])
-        return rows[self.first].astype(np.float64)
+        said = rows[self.first].astype(np.float64)
+        wrong = np.isnan(said).any(1)
+        if wrong.any():
+            raise ValueError(f"the kernel says NaN after {int(wrong.sum())} of {len(self)} prefixes")
+        return said
+
+
+def listable(process: Process, n_ctx: int) -> bool:
+    """Whether every word of ``n_ctx`` tokens is listed rather than sampled."""
+    return process.n_tokens**n_ctx <= MOST_WORDS
 
 
 def excess_loss(kernel: Kernel, prefixes: Prefixes) -> xr.Dataset:
@@ -155,7 +172,13 @@ def excess_loss(kernel: Kernel, prefixes: Prefixes) -> xr.Dataset:
     -------
     xarray.Dataset
         ``loss``, ``optimum`` and ``excess`` over ``position``; attribute ``loss_over_optimum``, the
-        ratio of the means over positions (1 is perfect).
+        ratio of the means over positions. 1 is perfect; infinite where the kernel forbids what can come,
+        or errs about a process that leaves nothing to err about.
+
+    Raises
+    ------
+    ValueError
+        If the kernel says NaN.
     """
     law, said = prefixes.next_token, prefixes.log_probs(kernel)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -167,8 +190,14 @@ def excess_loss(kernel: Kernel, prefixes: Prefixes) -> xr.Dataset:
     return xr.Dataset(
         {"loss": ("position", loss), "optimum": ("position", optimum), "excess": ("position", loss - optimum)},
         coords={"position": np.arange(prefixes.n_ctx)},
-        attrs={"units": "nat", "loss_over_optimum": float(loss.mean() / optimum.mean()), "listed": prefixes.listed},
+        attrs={"units": "nat", "loss_over_optimum": _ratio(loss.mean(), optimum.mean()), "listed": prefixes.listed},
     )
+
+
+def _ratio(loss: float, optimum: float) -> float:
+    if optimum > ROUNDING:
+        return float(loss / optimum)
+    return 1.0 if loss <= ROUNDING else np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,10 +275,11 @@ def belief_geometry(
     Raises
     ------
     ValueError
-        If a site does not exist, an activation is not finite, or ``paper2024`` is asked of sampled words.
+        If a site does not exist or is named twice, an activation is not finite, or ``paper2024`` is asked
+        of sampled words.
     """
     one_of("protocol", protocol, PROTOCOLS)
-    sites = probed_sites(model) if sites is None else [canonical_site(site, model.sites) for site in sites]
+    sites = probed_sites(model, sites)
     score = _Scorer(prefixes, protocol, seed)
     rows: dict[str, list[HeldOut | InSample]] = {}
     acts = {
@@ -278,9 +308,20 @@ def belief_geometry(
 SCORES = ("r2", "mse", "rmse")
 
 
-def probed_sites(model: Hooked) -> list[str]:
-    """The embedding, and the residual stream after every block."""
-    return [s for s in model.sites if s == "hook_embed" or s.endswith("hook_resid_post")]
+def probed_sites(model: Hooked, sites: Sequence[str] | None = None) -> list[str]:
+    """Full names of ``sites``; if None the embedding, and the residual stream after every block.
+
+    Raises
+    ------
+    ValueError
+        If ``sites`` is empty, or one does not exist or is named twice.
+    """
+    if sites is None:
+        return [s for s in model.sites if s == "hook_embed" or s.endswith("hook_resid_post")]
+    names = [canonical_site(site, model.sites) for site in sites]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"sites={list(sites)!r} must name at least one site, each once")
+    return names
 
 
 class _Scorer:
@@ -362,4 +403,3 @@ def constant_mse(prefixes: Prefixes) -> float:
     weights = prefixes.extensions / prefixes.extensions.sum()
     truth = prefixes.beliefs.values
     return float((weights @ (truth - weights @ truth) ** 2).mean())
-

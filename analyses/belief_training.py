@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from nextlens.analyses.belief_geometry import PROTOCOLS, Prefixes, probed_sites
-from nextlens.analyses.emergence import emergence_at, measured_after, snapshots_after
+from nextlens.analyses.belief_geometry import PROTOCOLS, Prefixes, listable, probed_sites
+from nextlens.analyses.emergence import Moment, emergence_at, measured_after, snapshots_after
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, one_of
-from nextlens.models.hooked import canonical_site
+from nextlens.models.batch import Batch
 from nextlens.models.processes import Process, process_by_name
+from nextlens.models.recording import record
 from nextlens.models.training import Step, train, warmup_cosine
 from nextlens.models.transformer import Transformer, TransformerConfig, paper_mess3, paper_rrxor
 
 #: Processes whose published transformer is not that of Mess3.
 ARCHITECTURES = {"rrxor": paper_rrxor}
+#: The rate that trains soonest: of the published Mess3 transformer, and of wider ones.
+LEARNING_RATE, LEARNING_RATES = 5e-3, {"rrxor": 1e-3}
 #: Seconds between checkpoints: what an interruption can cost.
 SAVE_EVERY = 5.0
 #: Sampled words that a run is followed by.
@@ -43,8 +46,9 @@ class BeliefRecipe:
         Of the process; its defaults for the rest.
     steps, batch_size : int
         Steps of Adam, and words in each batch.
-    learning_rate : float
-        The largest: it rises over ``warmup`` steps, then falls along half a cosine to 0.
+    learning_rate : float, optional
+        The largest: it rises over ``warmup`` steps, then falls along half a cosine to 0. None becomes 0.005,
+        or 0.001 for RRXOR's wider transformer, which 0.005 leaves untrained.
     warmup : int
     seeds : tuple of int
         Each decides the first weights and the data of one transformer.
@@ -62,7 +66,7 @@ class BeliefRecipe:
     parameters: Mapping[str, float] = field(default_factory=dict)
     steps: int = 4000
     batch_size: int = 256
-    learning_rate: float = 5e-3
+    learning_rate: float | None = None
     warmup: int = 100
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     sites: tuple[str, ...] | None = None
@@ -71,12 +75,21 @@ class BeliefRecipe:
     def __post_init__(self) -> None:
         for name, minimum in (("steps", 2), ("batch_size", 1), ("warmup", 0)):
             at_least(name, getattr(self, name), minimum)
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", LEARNING_RATES.get(self.process, LEARNING_RATE))
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate={self.learning_rate!r} must be above 0")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
         one_of("protocol", self.protocol, PROTOCOLS)
-        self.probed(Transformer(self.config(self.seeds[0])))
+        config = self.config(self.seeds[0])
+        if self.protocol == "paper2024" and not listable(self.made, config.n_ctx):
+            raise ValueError(
+                f"protocol='paper2024' regresses on every word of {config.n_ctx} tokens, and "
+                f"process={self.process!r} has too many to list; use 'held-out'"
+            )
+        model = Transformer(config)
+        record(model, Batch.from_tokens([[0, 0]]), self.probed(model), where=np.ones((1, 1), dtype=bool))
 
     @property
     def made(self) -> Process:
@@ -89,7 +102,7 @@ class BeliefRecipe:
 
     def probed(self, model: Transformer) -> list[str]:
         """Full names of the sites to probe."""
-        return probed_sites(model) if not self.sites else [canonical_site(site, model.sites) for site in self.sites]
+        return probed_sites(model, self.sites)
 
     def as_json(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -112,8 +125,8 @@ class BeliefRecipe:
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        usual, words = BeliefRecipe(), [f"nextlens belief --process {self.process}"]
-        words += [f"--set {name}={value:g}" for name, value in self.parameters.items()]
+        usual, words = BeliefRecipe(self.process), [f"nextlens belief --process {self.process}"]
+        words += [f"--set {name}={float(value)!r}" for name, value in self.parameters.items()]
         for name in ("steps", "batch_size", "learning_rate", "warmup", "protocol"):
             if getattr(self, name) != getattr(usual, name):
                 words.append(f"--{name.replace('_', '-')} {getattr(self, name)}")
@@ -129,14 +142,14 @@ class Trained:
     Attributes
     ----------
     model : Transformer
-    curve : list of dict
+    curve : list of Moment
         The moments of :func:`~nextlens.analyses.emergence.emergence`.
     cpu_seconds : float
         Of training and following, resumed stretches included.
     """
 
     model: Transformer
-    curve: list[dict[str, float]]
+    curve: list[Moment]
     cpu_seconds: float
 
 
@@ -158,12 +171,17 @@ def train_seed(
     ----------
     report : callable, optional
         Told after every step how many lie behind.
+
+    Raises
+    ------
+    ValueError
+        If ``resume`` finds a checkpoint of another recipe.
     """
     path, config, process = checkpoint_of(folder, seed), recipe.config(seed), recipe.made
     batches = process.batches(recipe.batch_size, config.n_ctx + 1, np.random.default_rng([seed, 1]))
     followed = Prefixes.of(process, config.n_ctx, n_words=FOLLOWED_WORDS, rng=np.random.default_rng(2))
     due, snapshots = set(measured_after(recipe.steps).tolist()), set(snapshots_after(recipe.steps))
-    model, state, curve, spent = _begin(path, config, resume)
+    model, state, curve, spent = _begin(path, config, recipe.as_json() if resume else None)
     model.to(device)
     site, started, saved = recipe.probed(model)[-1], time.process_time(), time.monotonic()
 
@@ -214,9 +232,11 @@ def steps_done(folder: Path, seed: int) -> int:
 
 
 def _begin(
-    path: Path, config: TransformerConfig, resume: bool
-) -> tuple[Transformer, checkpoints.TrainingState | None, list[dict[str, float]], float]:
-    if not (resume and path.exists()):
+    path: Path, config: TransformerConfig, resumed: dict[str, Any] | None
+) -> tuple[Transformer, checkpoints.TrainingState | None, list[Moment], float]:
+    if resumed is None or not path.exists():
         return Transformer(config), None, [], 0.0
     made_by = checkpoints.recipe(path)["made_by"]
+    if made_by["recipe"] != resumed:
+        raise ValueError(f"resume: {str(path)!r} was made by another recipe; delete it, or choose another folder")
     return checkpoints.load(path), checkpoints.load_training(path), list(made_by["curve"]), float(made_by["cpu"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +22,11 @@ def nextlens() -> None:
 @click.option("--set", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of it; may be repeated.")
 @click.option("--steps", type=int, help="Training steps of each transformer.  [default: 4000]")
 @click.option("--batch-size", type=int, help="Words in a batch.  [default: 256]")
-@click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.005]")
+@click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.005; rrxor 0.001]")
 @click.option("--warmup", type=int, help="Steps over which it rises.  [default: 100]")
-@click.option("--seeds", metavar="N | A,B,...", help="How many transformers, or which seeds (3, is seed 3).  [default: 4]")
+@click.option(
+    "--seeds", metavar="N | A,B,...", help="How many transformers, or which seeds (3, is seed 3).  [default: 4]"
+)
 @click.option("--site", "sites", multiple=True, help="A site to probe; may be repeated.  [default: embedding, blocks]")
 @click.option("--protocol", help="held-out, or paper2024: in sample, as published.  [default: held-out]")
 @click.option("--out", type=click.Path(path_type=Path), help="Results folder.  [default: results/belief-PROCESS]")
@@ -52,7 +55,8 @@ def belief(
 
     import torch
 
-    from nextlens.analyses.belief_run import run, summary
+    from nextlens.analyses.belief_numbers import summary
+    from nextlens.analyses.belief_run import run
     from nextlens.analyses.belief_training import BeliefRecipe
 
     torch.set_num_threads(1)
@@ -68,8 +72,7 @@ def belief(
     try:
         numbers = run(recipe, folder, resume=resume, device=device, n_jobs=jobs, progress=sys.stderr.isatty())
     except KeyboardInterrupt:
-        where = "" if out is None else f" --out {out}"
-        raise click.ClickException(f"interrupted; go on with: {recipe.command}{where} --resume") from None
+        raise click.ClickException(f"interrupted; go on with: {_go_on(recipe.command, out, device)}") from None
     click.echo(json.dumps(numbers, ensure_ascii=False) if as_json else summary(recipe, numbers, folder))
 
 
@@ -83,19 +86,25 @@ def _parameter(text: str) -> tuple[str, float]:
 
 def _seeds(text: str) -> tuple[int, ...]:
     try:
-        numbers = tuple(int(part) for part in text.split(",") if part)
+        return tuple(int(part) for part in text.split(",") if part) if "," in text else tuple(range(int(text)))
     except ValueError:
         raise ValueError(f"--seeds {text!r} must be how many (4), or which (0,1,5 or 3,)") from None
-    return numbers if "," in text else tuple(range(numbers[0]))
+
+
+def _go_on(command: str, out: Path | None, device: str) -> str:
+    where = "" if out is None else f" --out {shlex.quote(str(out))}"
+    on = "" if device == "cpu" else f" --device {device}"
+    return f"{command}{where}{on} --resume"
 
 
 def _refuse_absent(device: str) -> None:
     import torch
 
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise ValueError(f"--device {device!r} cannot be used here: {reason}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,8 +15,10 @@ from nextlens.models.recording import record
 from nextlens.probes.belief import held_out
 from nextlens.probes.samples import pair
 
-#: What is followed, and how far apart on the way.
+#: What is followed.
 FOLLOWED = ("loss_over_optimum", "r2", "mse")
+#: Where a run stood: ``step`` and ``tokens`` that lie behind, and what is followed.
+Moment = dict[str, float | int]
 
 
 def measured_after(steps: int, per_decade: int = 8) -> Int[np.ndarray, " moment"]:
@@ -61,7 +63,7 @@ def emergence_at(model: Hooked, prefixes: Prefixes, site: str) -> dict[str, floa
     }
 
 
-def emergence(curves: Mapping[int, Sequence[Mapping[str, float]]]) -> xr.Dataset:
+def emergence(curves: Mapping[int, Sequence[Moment]]) -> xr.Dataset:
     """Curves of several seeds as one data set.
 
     Parameters
@@ -77,15 +79,20 @@ def emergence(curves: Mapping[int, Sequence[Mapping[str, float]]]) -> xr.Dataset
     Raises
     ------
     ValueError
-        If seeds were measured at different steps.
+        If there is no curve, or seeds were measured at different steps.
     """
+    if not curves:
+        raise ValueError("curves is empty; it must hold the moments of at least one seed")
     steps = {seed: [int(moment["step"]) for moment in curve] for seed, curve in curves.items()}
-    first = next(iter(steps.values()), [])
+    reference, first = next(iter(steps.items()))
     for seed, measured in steps.items():
         if measured != first:
-            raise ValueError(f"seed {seed} was measured at {len(measured)} other steps than the first, {len(first)}")
+            raise ValueError(
+                f"curves: seed {seed} was measured after {measured} steps, and seed {reference} after {first}; "
+                "they must agree"
+            )
     values = {name: [[moment[name] for moment in curve] for curve in curves.values()] for name in FOLLOWED}
-    tokens = [moment["tokens"] for moment in next(iter(curves.values()), [])]
+    tokens = [moment["tokens"] for moment in curves[reference]]
     return xr.Dataset(
         {name: (("seed", "step"), np.array(value)) for name, value in values.items()},
         coords={"seed": list(curves), "step": first, "tokens": ("step", tokens)},

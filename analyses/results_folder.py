@@ -36,7 +36,10 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     ValueError
         If a value is not JSON-able, NaN or infinite.
     """
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cannot write {path.name!r} as JSON: {error}") from error
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text + "\n", encoding="utf-8")
     os.replace(partial, path)
@@ -48,9 +51,12 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the file is not JSON, naming it.
+        If the file holds no JSON object, naming it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{str(path)!r} holds a JSON {type(values).__name__}, not an object")
+    return values

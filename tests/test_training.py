@@ -341,7 +341,12 @@ def resume_of(**how):
         ({}, replace(SMALL, d_model=32), stream, "resume was made by another model or objective"),
         ({}, replace(SMALL, n_layers=3), stream, "resume was made by another model or objective"),
         ({"objective": SurelyWell()}, SMALL, stream, r"another model or objective: head\.weight is \(1, 16\)"),
-        ({"optimiser": partial(torch.optim.SGD, lr=0.1)}, SMALL, stream, "made by the optimiser 'SGD'; this one is 'Adam'"),
+        (
+            {"optimiser": partial(torch.optim.SGD, lr=0.1)},
+            SMALL,
+            stream,
+            "made by the optimiser 'SGD'; this one is 'Adam'",
+        ),
         ({}, SMALL, lambda: [BATCH], r"batches has no restore\(state\)"),
         ({}, SMALL, lambda: mess3().batches(5, 7, np.random.default_rng(0)), "state has size=4; this stream has 5"),
     ],

@@ -1,0 +1,194 @@
+"""A run in numbers: each with its protocol, nulls, seeds, interval and the command that repeats it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from nextlens.analyses.belief_geometry import (
+    BeliefGeometry,
+    Prefixes,
+    constant_mse,
+)
+from nextlens.analyses.belief_training import BeliefRecipe
+from nextlens.analyses.emergence import Moment
+
+#: What the numbers of a run are called in its folder.
+NUMBERS = "numbers.json"
+
+#: In-sample mean squared errors at the last block, published by Shai et al. 2024 (arXiv:2405.15943,
+#: authors' notebook for Mess3; figure 7E, read off, for RRXOR).
+PUBLISHED_MSE = {"mess3": 0.00038635, "rrxor": 0.0245}
+#: Nulls that come nearest to a good model, and what figures call them.
+HARDEST_NULLS = {
+    "last 2 tokens": "last 2 tokens",
+    "last 4 tokens": "last 4 tokens",
+    "its logarithm, exact": "log next-token law",
+}
+
+
+class SeedResult(NamedTuple):
+    """What one seed gave: ``geometry`` by the protocol asked for, ``held_out`` by that one in any case."""
+
+    loss: xr.Dataset
+    geometry: BeliefGeometry
+    held_out: BeliefGeometry
+    mse_paper2024: float | None
+    curve: list[Moment]
+    n_parameters: int
+    cpu_seconds: float
+
+
+def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str, Any]:
+    """Every number with its protocol, nulls, seeds, interval and the command that repeats it."""
+    runs = list(results.values())
+    geometries = [one.geometry for one in runs]
+    prefixes = Prefixes.of(recipe.made, recipe.config(0).n_ctx)
+    site = geometries[0].site
+    over = interval([one.loss.attrs["loss_over_optimum"] for one in runs])
+    numbers: dict[str, Any] = {"loss_over_optimum": over["mean"]}
+    details = {
+        "loss_over_optimum": {
+            **over,
+            "protocol": "mean over positions of the expected loss, exact next-token laws; 1 is the least possible"
+            if prefixes.listed
+            else "as for listed prefixes, over sampled ones",
+            "null": {"untrained": runs[0].curve[0]["loss_over_optimum"]},
+        },
+    }
+    protocols = {"held-out": [one.held_out for one in runs], recipe.protocol: geometries}
+    for protocol, measured in protocols.items():
+        name = key_of(protocol)
+        details[name] = r2_beside_nulls(measured)
+        numbers |= {name: details[name]["mean"]}
+        for null, suffix in (("untrained twin", "untrained"), ("shuffle", "shuffled")):
+            numbers[f"{name}_{suffix}"] = details[name]["nulls"][null]["mean"]
+    if prefixes.listed:
+        paper = interval([float(one.mse_paper2024 or 0.0) for one in runs])
+        numbers |= {"mse_paper2024": paper["mean"], "mse_paper2024_constant": constant_mse(prefixes)}
+        details["mse_paper2024"] = {
+            **paper,
+            "site": site,
+            "protocol": "in sample, every word at every position, not weighted by probability (arXiv:2405.15943)",
+            "nulls": {"constant predictor": constant_mse(prefixes)},
+            "published": PUBLISHED_MSE.get(recipe.process) if not recipe.parameters else None,
+        }
+    return numbers | {
+        "seeds": list(results),
+        "parameters_of_model": runs[0].n_parameters,
+        "details": details,
+        "by_site": {
+            predictor: {
+                str(at): interval([float(g.scores.r2.sel(site=at, predictor=predictor)) for g in geometries])
+                for at in geometries[0].scores.site.values
+            }
+            for predictor in PREDICTORS
+        },
+        "by_position": {
+            **{
+                key: [interval([float(one.loss[key][t]) for one in runs]) for t in range(prefixes.n_ctx)]
+                for key in ("loss", "optimum")
+            },
+            "r2": [interval(at) for at in zip(*(g.r2_by_position().tolist() for g in geometries), strict=True)],
+        },
+        "emergence": {str(seed): one.curve for seed, one in results.items()},
+        "cpu_seconds_of_training": {str(seed): round(one.cpu_seconds, 1) for seed, one in results.items()},
+        "recipe": recipe.as_json(),
+        "repeat": recipe.command,
+        "versions": {
+            **{package: version(package) for package in ("nextlens", "torch", "numpy", "transformer-lens")},
+            "python": platform.python_version(),
+        },
+    }
+
+
+PREDICTORS = ("probe", "untrained twin", "shuffle")
+
+
+def key_of(protocol: str) -> str:
+    """What ``numbers.json`` calls the R² of a protocol.
+
+    Examples
+    --------
+    >>> key_of("held-out")
+    'r2_held_out'
+    """
+    return f"r2_{protocol.replace('-', '_')}"
+
+
+def r2_beside_nulls(geometries: Sequence[BeliefGeometry]) -> dict[str, Any]:
+    """R² at the last site over seeds, its protocol, and every null of the same protocol."""
+    probe, *others = (interval([g.r2(name) for g in geometries]) for name in PREDICTORS)
+    nulls = dict(zip(PREDICTORS[1:], others, strict=True))
+    nulls |= {null: interval([float(g.nulls.r2.sel(null=null)) for g in geometries]) for null in nulls_of(geometries)}
+    return {**probe, "site": geometries[0].site, "protocol": geometries[0].scores.attrs, "nulls": nulls}
+
+
+def nulls_of(geometries: Sequence[BeliefGeometry]) -> list[str]:
+    """Names of the predictors that see no activations."""
+    return [str(null) for null in geometries[0].nulls.null.values]
+
+
+def interval(values: Sequence[float]) -> dict[str, Any]:
+    """Mean over seeds and its 95 % interval by Student's t; no interval from one seed.
+
+    Examples
+    --------
+    >>> interval([1.0, 3.0])["mean"], interval([1.0])["interval_95"]
+    (2.0, None)
+    """
+    array = np.asarray(values, dtype=float)
+    mean, n = float(array.mean()), len(array)
+    half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    return {
+        "mean": mean,
+        "interval_95": [mean - half, mean + half] if n > 1 else None,
+        "by_seed": array.tolist(),
+    }
+
+
+def summary(recipe: BeliefRecipe, numbers: Mapping[str, Any], folder: Path) -> str:
+    """Ten lines: what was done, what came out beside its nulls, and what to look at."""
+    details = numbers["details"]
+    r2 = details[key_of(recipe.protocol)]
+    lines = [
+        f"{named(recipe)}: {len(numbers['seeds'])} transformers of {numbers['parameters_of_model']:,} parameters, "
+        f"{recipe.steps:,} steps of {recipe.batch_size} words",
+        _line("loss / optimum", details["loss_over_optimum"], 5, "1 is the best that any model can do"),
+        _line(f"belief R², {recipe.protocol}", r2, 4, f"at {r2['site']}"),
+        _line("  untrained twin", r2["nulls"]["untrained twin"], 3, "the number to beat: what the input alone gives"),
+        _line("  shuffled beliefs", r2["nulls"]["shuffle"], 3, "must be about 0 or below"),
+    ]
+    for null, meaning in (
+        ("last 4 tokens", "exact means: what a memory of four tokens gives"),
+        ("its logarithm, exact", "affine in the log of the ideal next-token law"),
+    ):
+        if null in r2["nulls"]:
+            lines.append(_line(f"  {HARDEST_NULLS[null]}", r2["nulls"][null], 4, meaning))
+    if "mse_paper2024" in details:
+        published = details["mse_paper2024"]["published"]
+        beside = f"constant predictor {numbers['mse_paper2024_constant']:.4f}"
+        note = f"in sample; published {published:.5f}; {beside}" if published else f"in sample; {beside}"
+        lines.append(_line("MSE, paper's protocol", details["mse_paper2024"], 5, note))
+    lines.append(f"look at    {folder / 'simplex.png'}: does the cloud read off the model repeat the exact one?")
+    lines.append(f"           then layers.png, emergence.png, process.png and {NUMBERS} beside it")
+    lines.append(f"repeat     {recipe.command}")
+    return "\n".join(lines)
+
+
+def named(recipe: BeliefRecipe) -> str:
+    """The process and its parameters, as one would write them."""
+    return f"{recipe.process}({', '.join(f'{name}={value:g}' for name, value in recipe.made.parameters.items())})"
+
+
+def _line(name: str, found: Mapping[str, Any], digits: int, note: str) -> str:
+    spread = found["interval_95"]
+    bounds = f"[{spread[0]:.{digits}f}, {spread[1]:.{digits}f}]" if spread else "(one seed, no interval)"
+    return f"{name:24s} {found['mean']:8.{digits}f}  {bounds:22s} {note}"
