@@ -39,7 +39,7 @@ def tiny(seed: int = 0, *, n_tokens: int) -> TransformerConfig:
 def quick() -> Iterator[None]:
     """A small model, followed by few words."""
     with (
-        patch.dict(belief_training.ARCHITECTURES, mess3=tiny),
+        patch.dict(belief_training.ARCHITECTURES, mess3=tiny, golden_mean=tiny),
         patch.object(belief_training, "FOLLOWED_WORDS", 100),
     ):
         yield
@@ -184,6 +184,12 @@ def test_the_clouds_of_the_emergence_figure_are_all_held_out(tmp_path, quick):
     np.testing.assert_array_equal(clouds[-1], result.held_out.guess)
     assert not np.array_equal(result.held_out.guess, result.geometry.guess)
     assert [tokens for tokens, _ in display.snapshots] == [done * 16 * 5 for done in snapshots_after(STEPS)]
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="the layers figure refuses an R² of exactly 1")
+def test_a_belief_that_the_embedding_tells_whole_is_drawn_too(tmp_path):
+    numbers = run(BeliefRecipe(**vars(RECIPE) | {"process": "golden_mean"}), tmp_path, n_jobs=1)
+    assert numbers["by_site"]["probe"]["hook_embed"]["mean"] == 1.0
 
 
 # --- runs that follow one another

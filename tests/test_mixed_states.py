@@ -127,7 +127,7 @@ def test_rounding_never_splits_equal_points(seed):
 # --- entropies
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("name", RATES)
 def test_entropy_rates_have_their_known_values(name):
     rate = PROCESSES[name]().entropy_rate()
     assert rate.value == pytest.approx(RATES[name], abs=1e-6)

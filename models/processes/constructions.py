@@ -59,14 +59,18 @@ def chain(parent: Process, variants: Sequence[Process], initial: Float[np.ndarra
     alike = all(np.allclose(variant.initial, first.initial, rtol=0, atol=EXACT) for variant in variants)
     if initial is None and alike:
         initial = np.kron(parent.initial, first.initial)
-    pairs = [np.kron(said, moved) for said, variant in zip(parent.transition, variants, strict=True) for moved in variant.transition]
+    pairs = [
+        np.kron(said, moved)
+        for said, variant in zip(parent.transition, variants, strict=True)
+        for moved in variant.transition
+    ]
     functional = np.kron(parent.functional, first.functional)
     return Process(np.stack(pairs), name=f"{parent.name} chain", initial=initial, functional=functional)
 
 
 def mixture(
     processes: Sequence[Process],
-    weights: Sequence[float] | Float[np.ndarray, " component"],
+    weights: Sequence[float | int] | Float[np.ndarray, " component"],
     vocabularies: Sequence[Sequence[int]] | None = None,
 ) -> Process:
     """One of several processes, drawn once and kept for ever: a non-ergodic process.
@@ -113,7 +117,10 @@ def mixture(
         vocabularies = [range(n) for n in alphabets]
     if len(vocabularies) != len(processes):
         raise ValueError(f"vocabularies holds {len(vocabularies)} for {len(processes)} processes; each needs one")
-    maps = [_checked_labels(f"vocabularies[{k}]", each, n) for k, (each, n) in enumerate(zip(vocabularies, alphabets, strict=True))]
+    maps = [
+        _checked_labels(f"vocabularies[{k}]", each, n)
+        for k, (each, n) in enumerate(zip(vocabularies, alphabets, strict=True))
+    ]
     n_tokens = max(int(labels.max()) for labels in maps) + 1
     blocks = [_said_as(process.transition, labels, n_tokens) for process, labels in zip(processes, maps, strict=True)]
     return Process(
@@ -155,7 +162,7 @@ def _blocks(
     return np.split(beliefs, ends[:-1], axis=-1)
 
 
-def noisy_channel(process: Process, epsilon: float) -> Process:
+def noisy_channel(process: Process, epsilon: float | int) -> Process:
     """What is heard where each token is, with probability ``epsilon``, replaced by any at random.
 
     ``T'[x] = (1 - epsilon) T[x] + (epsilon / n_tokens) sum_z T[z]``, exactly: the hidden state moves by
@@ -173,7 +180,7 @@ def noisy_channel(process: Process, epsilon: float) -> Process:
     return _same_states(process, transition, f"noisy {process.name}", {"epsilon": epsilon}, process.initial)
 
 
-def leak(process: Process, epsilon: float, law: Float[np.ndarray, " state"] | None = None) -> Process:
+def leak(process: Process, epsilon: float | int, law: Float[np.ndarray, " state"] | None = None) -> Process:
     """With probability ``epsilon``, any token is said and the state drawn anew, whatever it was.
 
     ``T'[x] = (1 - epsilon) T[x] + epsilon outer(functional, law) / n_tokens``. Above 0, the stationary
@@ -286,7 +293,9 @@ def _same_states(
     return Process(transition, name=name, parameters=parameters, initial=initial, functional=process.functional)
 
 
-def _checked_labels(name: str, labels: Sequence[int] | Int[np.ndarray, " token"], n_tokens: int) -> Int[np.ndarray, " token"]:
+def _checked_labels(
+    name: str, labels: Sequence[int] | Int[np.ndarray, " token"], n_tokens: int
+) -> Int[np.ndarray, " token"]:
     found = np.asarray(labels)
     if found.shape != (n_tokens,):
         raise ValueError(f"{name} has shape {found.shape}; it must hold one number for each of {n_tokens} tokens")

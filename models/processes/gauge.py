@@ -175,7 +175,7 @@ def _multiplicity_of_one(name: str, chain: Float[np.ndarray, "state state"]) -> 
     if radius > 1 + 1e-6 or count == 0:
         raise ValueError(
             f"transition of {name!r} is generalized, so transition.sum(0) must have "
-            f"largest eigenvalue 1; it has {radius:.10g}: divide transition by that if probabilities are meant up to scale"
+            f"largest eigenvalue 1; it has {radius:.10g}: divide transition by that if its scale is meant to be free"
         )
     return count
 

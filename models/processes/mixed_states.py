@@ -121,7 +121,7 @@ def _next_level(process: Process, level: Level, cutoff: float) -> Level:
     return Level(beliefs, level.probability[parent] * said, parent, token)
 
 
-def _merged_levels(
+def merged_levels(
     process: Process, beliefs: Float[np.ndarray, "node state"], probability: Float[np.ndarray, " node"]
 ) -> Iterator[Level]:
     """The same, with equal beliefs of a level made one and their probabilities summed."""
@@ -289,7 +289,7 @@ def myopic_entropies(process: Process, length: int) -> Float[np.ndarray, " lengt
     at_least("length", length, 1)
     states = mixed_state_presentation(process)
     if not states.closed:
-        levels = _merged_levels(process, process.initial[None], np.ones(1))
+        levels = merged_levels(process, process.initial[None], np.ones(1))
         return np.array([_mean_entropy(process, level) for level in islice(levels, length)])
     chain, uncertain = states.chain, entropies(states.next_token)
     law = np.eye(1, len(states))[0]
@@ -355,8 +355,8 @@ def entropy_rate(process: Process, *, depth: int | None = None, rng: np.random.G
 
 def _bounded_rate(process: Process, depth: int | None) -> EntropyRate:
     told = np.flatnonzero(process.stationary)
-    above = _merged_levels(process, process.stationary[None], np.ones(1))
-    below = _merged_levels(process, np.eye(process.n_states)[told], process.stationary[told])
+    above = merged_levels(process, process.stationary[None], np.ones(1))
+    below = merged_levels(process, np.eye(process.n_states)[told], process.stationary[told])
     visited = 0
     for length, blind, informed in zip(count(1), above, below, strict=False):
         upper, lower = _mean_entropy(process, blind), _mean_entropy(process, informed)

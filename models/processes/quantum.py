@@ -14,7 +14,7 @@ from nextlens.models.processes.gauge import EXACT, ROUNDING
 from nextlens.models.processes.process import Process
 
 
-def bloch_walk(alpha: float = 1.0, beta: float = 51**0.5) -> Process:
+def bloch_walk(alpha: float | int = 1.0, beta: float | int = 51**0.5) -> Process:
     """A qubit measured weakly along z or along x, by turns at random; "Tom quantum" elsewhere [1]_.
 
     Tokens 0 and 1 are the outcomes along z, 2 and 3 along x, of the operators ``g (alpha I ± beta
@@ -38,7 +38,7 @@ def bloch_walk(alpha: float = 1.0, beta: float = 51**0.5) -> Process:
     return Process(transition, name="bloch_walk", parameters={"alpha": alpha, "beta": beta})
 
 
-def bloch_walk_from_angle(theta: float, p_z: float = 0.5) -> Process:
+def bloch_walk_from_angle(theta: float | int, p_z: float | int = 0.5) -> Process:
     """``bloch_walk`` by the strength of its measurements and the share of those along z.
 
     ``bloch_walk(alpha, beta)`` has ``theta = 2 arctan(beta / alpha)`` and ``p_z = 1/2``. A
@@ -56,7 +56,7 @@ def bloch_walk_from_angle(theta: float, p_z: float = 0.5) -> Process:
     return Process(transition, name="bloch_walk_from_angle", parameters={"theta": theta, "p_z": p_z})
 
 
-def _bloch(read: float, kept: float, p_z: float) -> Float[np.ndarray, "token state state"]:
+def _bloch(read: float | int, kept: float | int, p_z: float | int) -> Float[np.ndarray, "token state state"]:
     along_z = [[[1, 0, m], [0, kept, 0], [m, 0, 1]] for m in (read, -read)]
     along_x = [[[1, m, 0], [m, 1, 0], [0, 0, kept]] for m in (read, -read)]
     return np.concatenate([p_z * np.array(along_z), (1 - p_z) * np.array(along_x)]) / 2
@@ -134,7 +134,7 @@ def _hermitian_basis(levels: int) -> Complex[np.ndarray, "state level level"]:
 
 
 def _coordinates(
-    density: Complex[np.ndarray, "..."] | Float[np.ndarray, "..."], basis: Complex[np.ndarray, "state level level"]
+    density: Complex[np.ndarray, "*any"] | Float[np.ndarray, "*any"], basis: Complex[np.ndarray, "state level level"]
 ) -> Float[np.ndarray, " state"]:
     if density.shape != basis.shape[1:]:
         raise ValueError(f"initial has shape {density.shape}; it must be {basis.shape[1:]}")
@@ -144,7 +144,7 @@ def _coordinates(
     return np.einsum("iab,ba->i", basis, density).real
 
 
-def frdn(alpha: float = 2000.0, lambda_: float = 0.49) -> Process:
+def frdn(alpha: float | int = 2000.0, lambda_: float | int = 0.49) -> Process:
     """A renewal process that no finite hidden Markov process says; "Fanizza" elsewhere [1]_.
 
     Token 1 goes on, token 0 begins anew. After a beginning, ``n >= 1`` tokens 1 in a row or more have
@@ -179,7 +179,7 @@ def frdn(alpha: float = 2000.0, lambda_: float = 0.49) -> Process:
     return Process(transition, name="frdn", parameters={"alpha": alpha, "lambda_": lambda_})
 
 
-def moon(alpha: float = np.e, beta: float = 0.5) -> Process:
+def moon(alpha: float | int = np.e, beta: float | int = 0.5) -> Process:
     """Three dimensions, and neither a finite hidden Markov process nor a finite quantum one [1]_.
 
     Token 0 begins anew; tokens 1 and 2 multiply a weight by ``alpha`` and by ``beta``. After ``i`` of
@@ -209,7 +209,9 @@ def moon(alpha: float = np.e, beta: float = 0.5) -> Process:
     ratio = np.log(alpha) / np.log(beta)
     nearest = Fraction(ratio).limit_denominator(100)
     if abs(ratio - nearest) < EXACT:
-        raise ValueError(f"ln(alpha)/ln(beta) with alpha={alpha!r}, beta={beta!r} is {nearest}; it must not be a fraction")
+        raise ValueError(
+            f"ln(alpha)/ln(beta) with alpha={alpha!r}, beta={beta!r} is {nearest}; it must not be a fraction"
+        )
     begin = np.outer([1, 1, 0], [1, -1, -1])
     weigh = [np.array([[v, 0, 0], [0, 1, 0], [0, np.log(v), 1]]) for v in (alpha, beta)]
     transition = np.stack([begin, *weigh])
@@ -217,6 +219,6 @@ def moon(alpha: float = np.e, beta: float = 0.5) -> Process:
     return Process(transition / radius, name="moon", parameters={"alpha": alpha, "beta": beta})
 
 
-def _above_zero(name: str, value: float) -> None:
+def _above_zero(name: str, value: float | int) -> None:
     if not 0 < value < np.inf:
         raise ValueError(f"{name}={value!r} must be above 0 and finite")

@@ -15,7 +15,7 @@ from nextlens.models.processes.process import Process
 from nextlens.models.processes.quantum import bloch_walk, frdn, moon
 
 
-def coin(p: float = 0.5) -> Process:
+def coin(p: float | int = 0.5) -> Process:
     """Independent tosses.
 
     ``p`` is the probability of token 0. At 1/2 the entropy rate is ln 2 = 0.693147 nats, at 0.3
@@ -51,7 +51,7 @@ def mess3(alpha: float = 0.85, x: float = 0.05) -> Process:
     return Process(_mess(3, alpha, x), name="mess3", parameters={"alpha": alpha, "x": x})
 
 
-def mess(n_states: int | float = 4, alpha: float = 0.85, x: float = 0.05) -> Process:
+def mess(n_states: float | int = 4, alpha: float | int = 0.85, x: float | int = 0.05) -> Process:
     """``mess3`` with any number of states, each with a token of its own.
 
     Each step moves to any one other state with ``x`` or stays with the rest; then the state arrived at
@@ -73,7 +73,7 @@ def mess(n_states: int | float = 4, alpha: float = 0.85, x: float = 0.05) -> Pro
     return Process(_mess(round(n_states), alpha, x), name="mess", parameters=parameters)
 
 
-def _mess(n_states: int, alpha: float, x: float) -> Float[np.ndarray, "token state state"]:
+def _mess(n_states: int, alpha: float | int, x: float | int) -> Float[np.ndarray, "token state state"]:
     own, others = np.eye(n_states) == 1, n_states - 1
     say = np.where(own, alpha, (1 - alpha) / others)
     move = np.where(own, 1 - others * x, x)
@@ -108,7 +108,7 @@ def rrxor(p1: float = 0.5, p2: float = 0.5) -> Process:
     return Process(transition, name="rrxor", parameters={"p1": p1, "p2": p2})
 
 
-def leaky_rrxor(p1: float = 0.5, p2: float = 0.5, epsilon: float = 0.1) -> Process:
+def leaky_rrxor(p1: float | int = 0.5, p2: float | int = 0.5, epsilon: float | int = 0.1) -> Process:
     """``rrxor`` that, with probability ``epsilon``, says any token and goes to any state instead.
 
     Each of the ten pairs of token and state then has probability 1/10. At the defaults the entropy
@@ -171,7 +171,7 @@ def golden_mean(p: float = 0.5) -> Process:
     return Process(np.array(transition), name="golden_mean", parameters={"p": p})
 
 
-def sns(p: float = 0.5, q: float = 0.5) -> Process:
+def sns(p: float | int = 0.5, q: float | int = 0.5) -> Process:
     """The simple non-unifilar source: a 1, then at least one 0, the number of zeros unbounded [1]_.
 
     From state 0 token 0 is certain, and ``p`` is the probability of moving to state 1 with it; from
