@@ -13,7 +13,7 @@ from nextlens.analyses.belief_geometry import (
     Prefixes,
     guesses,
 )
-from nextlens.analyses.belief_numbers import HARDEST_NULLS, SeedResult, named, nulls_of
+from nextlens.analyses.belief_numbers import DRAWN_NULLS, SeedResult, named, nulls_of
 from nextlens.analyses.belief_training import BeliefRecipe, snapshot_of
 from nextlens.analyses.displays import style
 from nextlens.analyses.displays.emergence import EmergenceDisplay
@@ -47,7 +47,7 @@ def simplex_display(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> 
     geometry = first.geometry
     caption = (
         f"{named(recipe)}: {len(geometry.truth):,} prefixes, {geometry.site}, seed {seed}, "
-        f"{geometry.scores.attrs['protocol']}: R² {geometry.r2():.4f}, untrained {geometry.r2('untrained twin'):.3f}."
+        f"{protocol_of(geometry)}: R² {geometry.r2():.4f}, untrained {geometry.r2('untrained twin'):.3f}."
     )
     return SimplexDisplay(
         truth=geometry.truth,
@@ -58,6 +58,12 @@ def simplex_display(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> 
     )
 
 
+def protocol_of(geometry: BeliefGeometry) -> str:
+    """The protocol's name, marked if it is in sample."""
+    attrs = geometry.scores.attrs
+    return f"{attrs['protocol']}{' (in sample)' * attrs['in_sample']}"
+
+
 def layers_display(results: Mapping[int, SeedResult]) -> LayersDisplay:
     """Variance left unexplained by site, beside the untrained twin and what tokens and next-token laws give."""
     geometries = [one.geometry for one in results.values()]
@@ -66,7 +72,7 @@ def layers_display(results: Mapping[int, SeedResult]) -> LayersDisplay:
         return 1.0 - np.stack([g.scores.r2.sel(predictor=predictor).values for g in geometries])
 
     nulls: dict[str, Any] = {"untrained": missed("untrained twin")}
-    for null, name in HARDEST_NULLS.items():
+    for null, name in DRAWN_NULLS.items():
         if null in nulls_of(geometries):
             left = 1.0 - float(np.mean([g.nulls.r2.sel(null=null) for g in geometries]))
             nulls |= {name: left} if left > 0 else {}
@@ -76,8 +82,8 @@ def layers_display(results: Mapping[int, SeedResult]) -> LayersDisplay:
         scores={"trained": missed("probe")},
         nulls=nulls,
         quantity="1 − R² of the belief",
-        scale="log",
-        caption=f"Protocol {attrs['protocol']}, folds: {attrs['folds']}; {len(geometries)} seeds, bars their range.",
+        scale="log" if all(np.min(values) > 0 for values in (missed("probe"), *nulls.values())) else "linear",
+        caption=f"{protocol_of(geometries[0])}, folds: {attrs['folds']}; {len(geometries)} seeds, bars their range.",
     )
 
 

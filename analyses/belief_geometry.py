@@ -16,8 +16,8 @@ from nextlens.models.batch import Batch
 from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.kernel import Kernel
 from nextlens.models.processes import Process
-from nextlens.models.processes.mixed_states import every_word
-from nextlens.models.recording import beliefs, labelled, record
+from nextlens.models.processes.mixed_states import LARGEST_LEVEL, every_word
+from nextlens.models.recording import beliefs, device_of, labelled, record
 from nextlens.probes.belief import HeldOut, InSample, held_out, in_sample
 from nextlens.probes.controls import last_tokens, next_token_features, shuffled
 from nextlens.probes.ridge import r2
@@ -139,9 +139,13 @@ class Prefixes:
         Raises
         ------
         ValueError
-            If it says NaN.
+            If it says NaN, or its vocabulary is not that of the process.
         """
-        device = getattr(kernel, "device", self.batch.device)
+        if kernel.n_tokens != self.process.n_tokens:
+            raise ValueError(
+                f"the kernel has {kernel.n_tokens} tokens; {self.process.name!r} has {self.process.n_tokens}"
+            )
+        device = device_of(kernel, self.batch)
         with torch.no_grad():
             if len(self.batch) <= chunk:
                 rows = kernel.log_probs(self.batch.to(device)).cpu().numpy()
@@ -158,7 +162,8 @@ class Prefixes:
 
 def listable(process: Process, n_ctx: int) -> bool:
     """Whether every word of ``n_ctx`` tokens is listed rather than sampled."""
-    return process.n_tokens**n_ctx <= MOST_WORDS
+    words = process.n_tokens**n_ctx
+    return words <= MOST_WORDS and words * process.n_states <= LARGEST_LEVEL
 
 
 def excess_loss(kernel: Kernel, prefixes: Prefixes) -> xr.Dataset:
@@ -318,6 +323,8 @@ def probed_sites(model: Hooked, sites: Sequence[str] | None = None) -> list[str]
     """
     if sites is None:
         return [s for s in model.sites if s == "hook_embed" or s.endswith("hook_resid_post")]
+    if isinstance(sites, str):
+        raise ValueError(f"sites={sites!r} must be a list of names: [{sites!r}]")
     names = [canonical_site(site, model.sites) for site in sites]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"sites={list(sites)!r} must name at least one site, each once")

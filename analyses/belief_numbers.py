@@ -26,8 +26,8 @@ NUMBERS = "numbers.json"
 #: In-sample mean squared errors at the last block, published by Shai et al. 2024 (arXiv:2405.15943,
 #: authors' notebook for Mess3; figure 7E, read off, for RRXOR).
 PUBLISHED_MSE = {"mess3": 0.00038635, "rrxor": 0.0245}
-#: Nulls that come nearest to a good model, and what figures call them.
-HARDEST_NULLS = {
+#: Nulls that the figure draws, and what it calls them.
+DRAWN_NULLS = {
     "last 2 tokens": "last 2 tokens",
     "last 4 tokens": "last 4 tokens",
     "its logarithm, exact": "log next-token law",
@@ -35,9 +35,13 @@ HARDEST_NULLS = {
 
 
 class SeedResult(NamedTuple):
-    """What one seed gave: ``geometry`` by the protocol asked for, ``held_out`` by that one in any case."""
+    """What one seed gave: ``geometry`` by the protocol asked for, ``held_out`` by that one in any case.
+
+    ``loss_of_twin`` is the untrained twin's loss over the optimum.
+    """
 
     loss: xr.Dataset
+    loss_of_twin: float
     geometry: BeliefGeometry
     held_out: BeliefGeometry
     mse_paper2024: float | None
@@ -60,7 +64,7 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
             "protocol": "mean over positions of the expected loss, exact next-token laws; 1 is the least possible"
             if prefixes.listed
             else "as for listed prefixes, over sampled ones",
-            "null": {"untrained": runs[0].curve[0]["loss_over_optimum"]},
+            "nulls": {"untrained twin": interval([one.loss_of_twin for one in runs])},
         },
     }
     protocols = {"held-out": [one.held_out for one in runs], recipe.protocol: geometries}
@@ -70,8 +74,9 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
         numbers |= {name: details[name]["mean"]}
         for null, suffix in (("untrained twin", "untrained"), ("shuffle", "shuffled")):
             numbers[f"{name}_{suffix}"] = details[name]["nulls"][null]["mean"]
-    if prefixes.listed:
-        paper = interval([float(one.mse_paper2024 or 0.0) for one in runs])
+    in_sample = [one.mse_paper2024 for one in runs if one.mse_paper2024 is not None]
+    if len(in_sample) == len(runs):
+        paper = interval(in_sample)
         numbers |= {"mse_paper2024": paper["mean"], "mse_paper2024_constant": constant_mse(prefixes)}
         details["mse_paper2024"] = {
             **paper,
@@ -82,6 +87,14 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
         }
     return numbers | {
         "seeds": list(results),
+        "protocols": {
+            "by_site": geometries[0].scores.attrs,
+            "by_position": {
+                "loss, optimum": details["loss_over_optimum"]["protocol"],
+                "r2": geometries[0].scores.attrs,
+            },
+            "emergence": "over the prefixes of sampled words; R² and MSE held out by prefix",
+        },
         "parameters_of_model": runs[0].n_parameters,
         "details": details,
         "by_site": {
@@ -124,11 +137,17 @@ def key_of(protocol: str) -> str:
 
 
 def r2_beside_nulls(geometries: Sequence[BeliefGeometry]) -> dict[str, Any]:
-    """R² at the last site over seeds, its protocol, and every null of the same protocol."""
+    """R² at the last site over seeds, its protocol, and its nulls.
+
+    All nulls follow the same protocol but the last tokens, which are exact conditional means: the
+    protocol says so.
+    """
     probe, *others = (interval([g.r2(name) for g in geometries]) for name in PREDICTORS)
     nulls = dict(zip(PREDICTORS[1:], others, strict=True))
+    best = [float(g.scores.r2.sel(predictor="untrained twin").max()) for g in geometries]
+    nulls["untrained twin, best site"] = interval(best)
     nulls |= {null: interval([float(g.nulls.r2.sel(null=null)) for g in geometries]) for null in nulls_of(geometries)}
-    return {**probe, "site": geometries[0].site, "protocol": geometries[0].scores.attrs, "nulls": nulls}
+    return {**probe, "site": geometries[0].site, "protocol": geometries[0].nulls.attrs, "nulls": nulls}
 
 
 def nulls_of(geometries: Sequence[BeliefGeometry]) -> list[str]:
@@ -158,20 +177,22 @@ def summary(recipe: BeliefRecipe, numbers: Mapping[str, Any], folder: Path) -> s
     """Ten lines: what was done, what came out beside its nulls, and what to look at."""
     details = numbers["details"]
     r2 = details[key_of(recipe.protocol)]
+    in_sample = r2["protocol"]["in_sample"]
+    shuffle = "what fitting the rows it is scored on gives" if in_sample else "must be about 0 or below"
     lines = [
         f"{named(recipe)}: {len(numbers['seeds'])} transformers of {numbers['parameters_of_model']:,} parameters, "
         f"{recipe.steps:,} steps of {recipe.batch_size} words",
         _line("loss / optimum", details["loss_over_optimum"], 5, "1 is the best that any model can do"),
-        _line(f"belief R², {recipe.protocol}", r2, 4, f"at {r2['site']}"),
-        _line("  untrained twin", r2["nulls"]["untrained twin"], 3, "the number to beat: what the input alone gives"),
-        _line("  shuffled beliefs", r2["nulls"]["shuffle"], 3, "must be about 0 or below"),
+        _line(f"belief R², {recipe.protocol}", r2, 4, f"at {r2['site']}{', in sample' * in_sample}"),
+        _line("  untrained twin", r2["nulls"]["untrained twin, best site"], 4, "best site: what the input gives"),
+        _line("  shuffled beliefs", r2["nulls"]["shuffle"], 4, shuffle),
     ]
     for null, meaning in (
         ("last 4 tokens", "exact means: what a memory of four tokens gives"),
-        ("its logarithm, exact", "affine in the log of the ideal next-token law"),
+        ("next-token law, exact", "1 here would mean: belief and next token cannot be told apart"),
     ):
         if null in r2["nulls"]:
-            lines.append(_line(f"  {HARDEST_NULLS[null]}", r2["nulls"][null], 4, meaning))
+            lines.append(_line(f"  {null.removesuffix(', exact')}", r2["nulls"][null], 4, meaning))
     if "mse_paper2024" in details:
         published = details["mse_paper2024"]["published"]
         beside = f"constant predictor {numbers['mse_paper2024_constant']:.4f}"

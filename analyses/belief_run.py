@@ -24,6 +24,7 @@ from nextlens.analyses.belief_geometry import (
 from nextlens.analyses.belief_numbers import NUMBERS, SeedResult, sum_up
 from nextlens.analyses.belief_training import BeliefRecipe, checkpoint_of, steps_done, train_seed
 from nextlens.analyses.results_folder import read_json, writable, write_json
+from nextlens.models.arguments import at_least
 from nextlens.models.training import over_seeds
 
 RECIPE = "recipe.json"
@@ -49,6 +50,7 @@ def run_seed(
         held_out = belief_geometry(model, twin, prefixes, sites=sites[-1:])
     return SeedResult(
         excess_loss(model, prefixes),
+        excess_loss(twin, prefixes).attrs["loss_over_optimum"],
         geometry,
         held_out,
         paper2024_mse(model, prefixes, sites[-1]).mse if prefixes.listed else None,
@@ -96,6 +98,8 @@ def run(
         If ``folder`` holds an unfinished run and ``resume`` is False, or a run of another recipe and it
         is True.
     """
+    if n_jobs is not None:
+        at_least("n_jobs", n_jobs, 1)
     place = writable(folder)
     _agree(recipe, place, resume)
     write_json(place / RECIPE, recipe.as_json())
@@ -106,31 +110,41 @@ def run(
             zip(recipe.seeds, over_seeds(partial(job, report=report), recipe.seeds, n_jobs=n_jobs), strict=True)
         )
     numbers = sum_up(recipe, results)
-    draw(recipe, results, place)
     write_json(place / NUMBERS, numbers)
+    draw(recipe, results, place)
     return numbers
 
 
 def _agree(recipe: BeliefRecipe, folder: Path, resume: bool) -> None:
-    """Clear away a finished run; refuse to overwrite an unfinished one, or to go on with one of another recipe."""
-    if not (folder / RECIPE).exists():
+    """Clear away a finished run of this recipe; refuse whatever else would be lost, or cannot be gone on with."""
+    path = folder / RECIPE
+    if not path.exists():
+        if resume:
+            raise ValueError(f"resume: {str(folder)!r} holds no run to go on with")
+        if (folder / NUMBERS).exists():
+            raise ValueError(f"{str(folder)!r} holds a {NUMBERS} of something else; choose another folder")
         return
-    before = read_json(folder / RECIPE)
-    done = {seed: steps_done(folder, seed) for seed in before.get("seeds", ())}
-    if resume:
-        now = recipe.as_json()
-        for name in now:
-            if before.get(name) != now[name]:
-                raise ValueError(
-                    f"resume: the run in {str(folder)!r} has {name}={before.get(name)!r}, not {now[name]!r}"
-                )
-    elif any(done.values()) and not (folder / NUMBERS).exists():
-        far = ", ".join(f"{done[seed]} of {before['steps']} steps of seed {seed}" for seed in done)
+    try:
+        before = BeliefRecipe.from_json(read_json(path))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is not the recipe of a run: {error}; choose another folder") from error
+    done = {seed: steps_done(folder, seed) for seed in before.seeds}
+    finished = (folder / NUMBERS).exists()
+    then, now = before.as_json(), recipe.as_json()
+    other = next((f"{name}={then[name]!r}, not {now[name]!r}" for name in now if then[name] != now[name]), None)
+    if resume and other:
+        raise ValueError(f"resume: the run in {str(folder)!r} has {other}")
+    if not resume and any(done.values()) and not finished:
+        far = ", ".join(f"{done[seed]} of {before.steps} steps of seed {seed}" for seed in done)
         raise ValueError(
             f"{str(folder)!r} holds an unfinished run ({far}); go on with --resume, delete it, or choose another --out"
         )
-    else:
-        (folder / NUMBERS).unlink(missing_ok=True)
+    if not resume and finished:
+        if other:
+            raise ValueError(
+                f"{str(folder)!r} holds the results of a run with {other}; delete it, or choose another --out"
+            )
+        (folder / NUMBERS).unlink()
         for seed in done:
             shutil.rmtree(checkpoint_of(folder, seed).parent, ignore_errors=True)
 

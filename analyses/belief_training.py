@@ -20,6 +20,7 @@ from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.batch import Batch
 from nextlens.models.processes import Process, process_by_name
+from nextlens.models.processes.mixed_states import optimal_loss
 from nextlens.models.recording import record
 from nextlens.models.training import Step, train, warmup_cosine
 from nextlens.models.transformer import Transformer, TransformerConfig, paper_mess3, paper_rrxor
@@ -49,7 +50,8 @@ class BeliefRecipe:
     learning_rate : float, optional
         The largest: it rises over ``warmup`` steps, then falls along half a cosine to 0. None becomes 0.005,
         or 0.001 for RRXOR's wider transformer, which 0.005 leaves untrained.
-    warmup : int
+    warmup : int, optional
+        A tenth of the steps but at most 100 if None.
     seeds : tuple of int
         Each decides the first weights and the data of one transformer.
     sites : tuple of str, optional
@@ -67,14 +69,19 @@ class BeliefRecipe:
     steps: int = 4000
     batch_size: int = 256
     learning_rate: float | None = None
-    warmup: int = 100
+    warmup: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     sites: tuple[str, ...] | None = None
     protocol: str = "held-out"
 
     def __post_init__(self) -> None:
+        if self.warmup is None:
+            object.__setattr__(self, "warmup", min(100, self.steps // 10))
         for name, minimum in (("steps", 2), ("batch_size", 1), ("warmup", 0)):
-            at_least(name, getattr(self, name), minimum)
+            if at_least(name, getattr(self, name), minimum) != int(getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be a whole number")
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup={self.warmup} must be below steps={self.steps}")
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES.get(self.process, LEARNING_RATE))
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -83,6 +90,11 @@ class BeliefRecipe:
             raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
         one_of("protocol", self.protocol, PROTOCOLS)
         config = self.config(self.seeds[0])
+        if self.made.n_states < 2 or optimal_loss(self.made, 2).sum() < 1e-9:
+            raise ValueError(
+                f"process={self.process!r} with {dict(self.parameters)!r} has one state, or says nothing uncertain: "
+                "there is no belief to look for"
+            )
         if self.protocol == "paper2024" and not listable(self.made, config.n_ctx):
             raise ValueError(
                 f"protocol='paper2024' regresses on every word of {config.n_ctx} tokens, and "
@@ -125,9 +137,11 @@ class BeliefRecipe:
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        usual, words = BeliefRecipe(self.process), [f"nextlens belief --process {self.process}"]
+        usual, words = BeliefRecipe(self.process, steps=self.steps), [f"nextlens belief --process {self.process}"]
         words += [f"--set {name}={float(value)!r}" for name, value in self.parameters.items()]
-        for name in ("steps", "batch_size", "learning_rate", "warmup", "protocol"):
+        if self.steps != BeliefRecipe.steps:
+            words.append(f"--steps {self.steps}")
+        for name in ("batch_size", "learning_rate", "warmup", "protocol"):
             if getattr(self, name) != getattr(usual, name):
                 words.append(f"--{name.replace('_', '-')} {getattr(self, name)}")
         if self.seeds != usual.seeds:
@@ -200,7 +214,7 @@ def train_seed(
         batches,
         steps=recipe.steps,
         optimiser=partial(torch.optim.Adam, lr=recipe.learning_rate, fused=True),
-        schedule=warmup_cosine(recipe.steps, warmup=min(recipe.warmup, recipe.steps - 1)),
+        schedule=warmup_cosine(recipe.steps, warmup=recipe.warmup),
         resume=state,
     ):
         done = step.index + 1

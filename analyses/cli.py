@@ -23,13 +23,15 @@ def nextlens() -> None:
 @click.option("--steps", type=int, help="Training steps of each transformer.  [default: 4000]")
 @click.option("--batch-size", type=int, help="Words in a batch.  [default: 256]")
 @click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.005; rrxor 0.001]")
-@click.option("--warmup", type=int, help="Steps over which it rises.  [default: 100]")
+@click.option("--warmup", type=int, help="Steps over which it rises.  [default: 100, or steps / 10]")
 @click.option(
     "--seeds", metavar="N | A,B,...", help="How many transformers, or which seeds (3, is seed 3).  [default: 4]"
 )
 @click.option("--site", "sites", multiple=True, help="A site to probe; may be repeated.  [default: embedding, blocks]")
 @click.option("--protocol", help="held-out, or paper2024: in sample, as published.  [default: held-out]")
-@click.option("--out", type=click.Path(path_type=Path), help="Results folder.  [default: results/belief-PROCESS]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Results folder.  [default: results/belief-PROCESS-PARAMETERS]"
+)
 @click.option("--resume", is_flag=True, help="Go on with the unfinished run in the results folder.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--jobs", type=int, help="Transformers trained at once.  [default: one a processor]")
@@ -68,7 +70,7 @@ def belief(
         **({"sites": tuple(sites)} if sites else {}),
     )
     _refuse_absent(device)
-    folder = out or Path("results") / f"belief-{process}"
+    folder = out or Path("results") / "-".join(["belief", process, *sorted(parameters)])
     try:
         numbers = run(recipe, folder, resume=resume, device=device, n_jobs=jobs, progress=sys.stderr.isatty())
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ def writable(folder: str | os.PathLike[str]) -> Path:
     OSError
         Naming the folder and the reason.
     """
-    path = Path(folder)
+    path = Path(folder).resolve()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

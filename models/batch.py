@@ -57,6 +57,11 @@ class Batch:
         shape = self.tokens.shape
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"tokens has shape {tuple(shape)}; a batch needs at least one sequence of one token")
+        for name in ("tokens", "targets", "positions"):
+            if getattr(self, name).dtype.is_floating_point or getattr(self, name).dtype == torch.bool:
+                raise ValueError(f"{name} are {getattr(self, name).dtype}; they must be integers")
+        if self.attend is not None and self.attend.dtype != torch.bool:
+            raise ValueError(f"attend is {self.attend.dtype}; it must be boolean: True where a position may look")
         for name in ("targets", "weights", "positions"):
             if getattr(self, name).shape != shape:
                 given = tuple(getattr(self, name).shape)

@@ -138,16 +138,16 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         version does not read: one sentence that names the file.
     """
     target = _file(path)
-    header, tensors = _read(target, "model/", device)
+    header, tensors = _read(target, "model/")
     try:
-        model = Transformer(TransformerConfig(**header["config"])).to(device, _dtype_of(tensors))
+        model = Transformer(TransformerConfig(**header["config"])).to(_dtype_of(tensors))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(target)!r} describes a model this version does not know: {error}") from error
     try:
         put_weights(model, tensors)
     except ValueError as error:
         raise ValueError(f"the weights in {str(target)!r} do not fit its own description: {error}") from error
-    return model
+    return model.to(device)
 
 
 def load_training(path: str | os.PathLike[str]) -> TrainingState:
@@ -159,7 +159,7 @@ def load_training(path: str | os.PathLike[str]) -> TrainingState:
         As :func:`load`; also if the checkpoint holds a model only.
     """
     target = _file(path)
-    header, tensors = _read(target, "", "cpu")
+    header, tensors = _read(target, "")
     if "training" not in header:
         raise ValueError(f"{str(target)!r} holds a model but not how its training goes on; it cannot be resumed")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "optimiser": {}}
@@ -194,7 +194,7 @@ def recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
     FileNotFoundError, ValueError
         As :func:`load`.
     """
-    header, _ = _read(_file(path), None, "cpu")
+    header, _ = _read(_file(path), None)
     return {name: header[name] for name in ("config", "made_by", "versions")}
 
 
@@ -207,12 +207,12 @@ def _file(path: str | os.PathLike[str]) -> Path:
     return path / FILE_NAME if path.is_dir() or (path.suffix == "" and not path.is_file()) else path
 
 
-def _read(path: Path, prefix: str | None, device: str | torch.device) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path, prefix: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The header, and the tensors whose names start with ``prefix``, without it (None: no tensors)."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {str(path)!r}")
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt", device="cpu") as file:
             header = _header(path, (file.metadata() or {}).get("nextlens"))
             wanted = [] if prefix is None else [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             return header, {name.removeprefix(prefix or ""): file.get_tensor(name) for name in wanted}

@@ -47,8 +47,8 @@ class PrefixTree:
     def of(cls, tokens: Int[Tensor, "batch time"]) -> PrefixTree:
         """The tree of ``tokens``, on their device."""
         n, time = tokens.shape
-        distinct, node = torch.unique(_prefix_numbers(tokens), return_inverse=True)
-        itself = torch.arange(len(distinct), device=tokens.device)
+        node = number_prefixes(tokens)
+        itself = torch.arange(int(node.max()) + 1, device=tokens.device)
         place = torch.arange(n * time, device=tokens.device)
         first = torch.full_like(itself, n * time).scatter_reduce_(0, node.flatten(), place, "amin")
         read = torch.arange(time, device=tokens.device) <= (first % time)[:, None]
@@ -58,7 +58,18 @@ class PrefixTree:
         return len(self.first)
 
 
-def _prefix_numbers(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
+def number_prefixes(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
+    """``0 .. n - 1`` for the ``n`` distinct prefixes: equal exactly where equal tokens have been read.
+
+    Examples
+    --------
+    >>> number_prefixes(torch.tensor([[0, 1], [0, 2], [0, 1]])).tolist()
+    [[0, 1], [0, 2], [0, 1]]
+    """
+    return torch.unique(_keys(tokens), return_inverse=True)[1]
+
+
+def _keys(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
     """Numbers that are equal exactly where prefixes are, and grow with their length."""
     n, time = tokens.shape
     alphabet = int(tokens.max()) + 1

@@ -16,7 +16,7 @@ from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch, refuse_out_of_range
 from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.kernel import Kernel
-from nextlens.models.prefixes import PrefixTree
+from nextlens.models.prefixes import number_prefixes
 
 #: How the values of a site are laid out, by the last part of its name; all others are
 #: (sequence, position, feature).
@@ -82,6 +82,8 @@ def record(
         If a site does not exist (the nearest ones are named) or was never reached, ``where`` is of
         another shape or keeps nothing, or ``chunk`` is below 1.
     """
+    if isinstance(sites, str):
+        raise ValueError(f"sites={sites!r} must be a list of names: [{sites!r}]")
     names = {site: canonical_site(site, model.sites) for site in sites}
     if not names:
         raise ValueError("sites is empty; name at least one of model.sites")
@@ -92,7 +94,7 @@ def record(
         if keep is not None and layout[1] != "position":
             raise ValueError(f"site={site!r} holds one value for each pair of positions; record it without where=")
     kept: dict[str, list[np.ndarray]] = {site: [] for site in names}
-    device = _device_of(model, batch)
+    device = device_of(model, batch)
     starts = range(0, len(batch), chunk)
     for start in tqdm(starts, desc="record", unit="chunk", disable=not progress, leave=False):
         rows = slice(start, start + chunk)
@@ -131,7 +133,7 @@ def surprisal(kernel: Kernel, batch: Batch, *, chunk: int = 256) -> xr.DataArray
     """
     at_least("chunk", chunk, 1)
     refuse_out_of_range("targets", batch.targets, kernel.n_tokens, limit_name="n_tokens")
-    device = _device_of(kernel, batch)
+    device = device_of(kernel, batch)
     parts = []
     for start in range(0, len(batch), chunk):
         part = batch[start : start + chunk].to(device)
@@ -188,7 +190,7 @@ def labelled(
     return xr.DataArray(values, dims=("sequence", "position", *trailing), coords=_coordinates(batch, None), name=name)
 
 
-def _device_of(kernel: Kernel, batch: Batch) -> torch.device:
+def device_of(kernel: Kernel, batch: Batch) -> torch.device:
     """Where the weights are; without weights, where the batch is."""
     weights = kernel.parameters() if isinstance(kernel, torch.nn.Module) else ()
     return next((weight.device for weight in weights), batch.device)
@@ -196,8 +198,8 @@ def _device_of(kernel: Kernel, batch: Batch) -> torch.device:
 
 def _coordinates(batch: Batch, keep: Tensor | None) -> dict[str, tuple]:
     n, time = batch.tokens.shape
-    tree = PrefixTree.of(batch.tokens) if batch.tree is None else batch.tree
-    token, prefix = batch.tokens.cpu().numpy(), tree.node.cpu().numpy()
+    number = number_prefixes(batch.tokens) if batch.tree is None else batch.tree.node
+    token, prefix = batch.tokens.cpu().numpy(), number.cpu().numpy()
     if keep is None:
         both = ("sequence", "position")
         return {

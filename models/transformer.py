@@ -189,6 +189,10 @@ class Transformer(HookedRootModule):
             for name, parameter in self.named_parameters():
                 if name.rpartition(".")[2].startswith(("W_", "R_")):
                     parameter.normal_(0.0, 0.8 / math.sqrt(config.d_model), generator=generator)
+
+    def setup(self) -> None:
+        """Name every part and find its hooks; call it again if a part has been replaced."""
+        super().setup()
         kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
         self._hooks_of_parts = [getattr(part, kind) for part in tuple(self.modules())[1:] for kind in kinds]
 

@@ -16,6 +16,7 @@ from nextlens.models.objectives.next_token import next_token, weighted_mean
 from nextlens.models.prefixes import PrefixTree
 from nextlens.models.processes import golden_mean, mess3, rrxor
 from nextlens.models.recording import surprisal
+from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.transformer import Transformer, TransformerConfig
 
 SMALL = TransformerConfig(n_tokens=3, n_layers=2, n_heads=2, d_model=16, d_mlp=24, n_ctx=8, seed=1)
@@ -38,6 +39,9 @@ HOOKED = {
     ),
     "bridged, attention only": Bridged(Transformer(replace(SMALL, d_mlp=0)).to_bridge()),
     "bridged, no normalisation": Bridged(Transformer(replace(SMALL, normalisation="none")).to_bridge()),
+    "GRU": Recurrent(RecurrentConfig(n_tokens=3, kind="GRU", n_layers=2, d_model=16, seed=1)),
+    "LSTM": Recurrent(RecurrentConfig(n_tokens=3, kind="LSTM", n_layers=2, d_model=16, seed=1)),
+    "RNN, one-hot": Recurrent(RecurrentConfig(n_tokens=3, kind="RNN", n_layers=2, d_model=16, one_hot=True, seed=1)),
 }
 
 #: Every kernel, and the length of the words that it is tried on. A new one joins by its line.
@@ -49,6 +53,9 @@ KERNELS = {
 }
 every_kernel = pytest.mark.parametrize("name", KERNELS)
 every_hooked = pytest.mark.parametrize("name", HOOKED)
+with_attention = pytest.mark.parametrize(
+    "name", [name for name, model in HOOKED.items() if not isinstance(model, Recurrent)]
+)
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,7 @@ def test_every_site_can_be_watched_with_its_graph(name):
 def test_no_hook_is_left_when_a_door_is_closed(name):
     model = HOOKED[name]
     before = hooks_on(model)
-    with model.watched(*model.sites), model.edited("blocks.0.attn_out", shifted):
+    with model.watched(*model.sites), model.edited("blocks.0.resid_post", shifted):
         assert hooks_on(model) > before
         model(BATCH)
     assert hooks_on(model) == before
@@ -233,14 +240,14 @@ def test_no_hook_is_left_after_an_exception(name):
     def fail(value):
         raise ArithmeticError("from inside the edit")
 
-    watched, edited = model.watched(*model.sites), model.edited("blocks.0.attn_out", fail)
+    watched, edited = model.watched(*model.sites), model.edited("blocks.0.resid_post", fail)
     with pytest.raises(ArithmeticError, match="from inside the edit"), watched, edited:
         model(BATCH)
     assert hooks_on(model) == before
     assert torch.equal(model(BATCH), plain)
 
 
-@every_hooked
+@with_attention
 def test_the_residual_stream_is_a_sum_whatever_is_edited(name):
     model = HOOKED[name]
     parts = [part for part in ("resid_pre", "attn_out", "resid_mid", "mlp_out") if has(model, f"blocks.0.{part}")]
@@ -273,7 +280,7 @@ def test_an_edit_that_a_bridge_would_lose_is_refused(name):
         pass
 
 
-@every_hooked
+@with_attention
 def test_an_edit_of_the_residual_stream_changes_what_follows_and_nothing_before(name):
     model = HOOKED[name]
     sites = [f"blocks.{block}.resid_post" for block in range(2)]
@@ -295,7 +302,7 @@ def test_the_last_site_times_the_unembedding_is_the_logits(name):
     torch.testing.assert_close(seen["ln_final.hook_normalized"] @ model.unembedding, logits, atol=1e-6, rtol=0)
 
 
-@every_hooked
+@with_attention
 def test_an_edit_of_the_pattern_changes_the_logits(name):
     model, plain = HOOKED[name], HOOKED[name](BATCH)
 
@@ -308,7 +315,7 @@ def test_an_edit_of_the_pattern_changes_the_logits(name):
     assert (edited[:, 1:] - plain[:, 1:]).abs().max() > 1e-4
 
 
-@every_hooked
+@with_attention
 def test_a_pattern_is_a_law_over_what_is_not_ahead(name):
     with HOOKED[name].watched("blocks.0.attn.pattern", "blocks.1.attn.pattern") as seen:
         HOOKED[name](BATCH)

@@ -212,7 +212,14 @@ def label_ends(ax: Axes, labels: Sequence[str], heights: Sequence[float], colour
                 color=colour,
                 va="center",
                 annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "lw": 0.5, "color": colour, "shrinkA": 0, "shrinkB": 0},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "lw": 0.5,
+                    "color": colour,
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                    "relpos": (0.0, 0.5),
+                },
             )
         )
     return texts

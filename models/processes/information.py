@@ -19,9 +19,9 @@ from nextlens.models.processes.mixed_states import (
     BOUNDING_BELIEFS,
     Level,
     MixedStates,
-    merged_levels,
     entropies,
     first_equal,
+    merged_levels,
     mixed_state_presentation,
 )
 from nextlens.models.processes.process import Process

@@ -36,9 +36,11 @@ from nextlens.models.processes.sampling import (
 
 
 class EntropyRate(NamedTuple):
-    """Entropy per token, in nats, and the interval it is known to lie in.
+    """Entropy per token, in nats, and bounds on it.
 
-    ``lower == upper`` where it is exact.
+    For a hidden Markov process the bounds are certain; ``lower == upper`` where the distinct beliefs are
+    finite in number, up to the tolerance by which they were merged (1e-10). For a generalized one they
+    are a 95 % sampling interval.
     """
 
     value: float

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt
 
 from nextlens.models.arguments import between
 from nextlens.models.batch import Batch
+from nextlens.models.prefixes import number_prefixes
 from nextlens.models.processes.filtering import children
 
 #: Words of one length that may be listed in a table to draw from.
@@ -266,9 +267,9 @@ class BatchStream(Iterator[Batch]):
     def _batch(self, tokens: Int[np.ndarray, "size length"]) -> Batch:
         if self._tree is not None:
             return Batch.from_tokens(tokens, tree=self._tree)
-        batch = Batch.from_tokens(tokens, tree=True)
-        self._tree = 3 * len(batch.tree) <= 2 * batch.tokens.numel()
-        return batch if self._tree else batch.with_(tree=None)
+        read = Batch.from_tokens(tokens).tokens
+        self._tree = 3 * (int(number_prefixes(read).max()) + 1) <= 2 * read.numel()
+        return self._batch(tokens)
 
 
 def _plain(value: Any) -> Any:
