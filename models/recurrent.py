@@ -6,21 +6,17 @@ Each layer is fused over time, hooked or not: a hook stands at a layer's output,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.batch import Batch, refuse_out_of_range
-from nextlens.models.hooked import Edit, canonical_site
+from nextlens.models.hooked_module import HookedModule, Table
 
 LAYERS = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
 
@@ -104,15 +100,7 @@ class Unnormalised(nn.Module):
         return self.hook_normalized(x)
 
 
-class Table(nn.Module):
-    """Holds one parameter under TransformerLens's name for it."""
-
-    def __init__(self, name: str, *shape: int):
-        super().__init__()
-        setattr(self, name, nn.Parameter(torch.empty(*shape)))
-
-
-class Recurrent(HookedRootModule):
+class Recurrent(HookedModule):
     """A stack of recurrent layers; a ``Hooked`` kernel, and a TransformerLens ``HookedRootModule``.
 
     The hidden state of layer ``i`` after ``tokens[:, : t + 1]`` is ``blocks.{i}.hook_resid_post`` at
@@ -156,24 +144,6 @@ class Recurrent(HookedRootModule):
                     parameter.normal_(generator=generator)
                 else:
                     parameter.uniform_(-bound, bound, generator=generator)
-
-    @property
-    def n_tokens(self) -> int:
-        return self.config.n_tokens
-
-    @property
-    def device(self) -> torch.device:
-        return self.unembed.W_U.device
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Every readable value, in the order in which it is computed."""
-        return tuple(self.hook_dict)
-
-    @property
-    def unembedding(self) -> Float[Tensor, "width vocab"]:
-        """Times the value at ``ln_final.hook_normalized``, the logits."""
-        return self.unembed.W_U
 
     def untrained(self, seed: int | None = None) -> Recurrent:
         """A twin with initial weights: its own (None), or those of another seed; same device, same dtype."""
@@ -233,39 +203,6 @@ class Recurrent(HookedRootModule):
         if given != expected:
             raise ValueError(f"states have shapes {given}; for this model and batch they must be {expected}")
         return states
-
-    def log_probs(self, batch: Batch) -> Float[Tensor, "batch time vocab"]:
-        """Natural-log probabilities of every next token at every position."""
-        return self(batch).log_softmax(-1)
-
-    @contextmanager
-    def watched(self, *sites: str) -> Iterator[dict[str, Tensor]]:
-        """While open, what passes through ``sites`` is kept, with its graph, under the name given.
-
-        Raises
-        ------
-        ValueError
-            If a site does not exist; the nearest ones are named.
-        """
-        seen: dict[str, Tensor] = {}
-
-        def keep(value: Tensor, *, hook: HookPoint, site: str) -> None:
-            seen[site] = value
-
-        with self.hooks(fwd_hooks=[(canonical_site(site, self.sites), partial(keep, site=site)) for site in sites]):
-            yield seen
-
-    @contextmanager
-    def edited(self, site: str, edit: Edit) -> Iterator[None]:
-        """While open, what ``edit(value)`` returns at ``site``, unless None, replaces the value.
-
-        Raises
-        ------
-        ValueError
-            If the site does not exist; the nearest ones are named.
-        """
-        with self.hooks(fwd_hooks=[(canonical_site(site, self.sites), lambda value, hook: edit(value))]):
-            yield
 
 
 def _refuse_what_only_attention_reads(batch: Batch) -> None:

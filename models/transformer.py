@@ -10,8 +10,6 @@ Both give equal logits and equal gradients.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -19,14 +17,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from nextlens.models.attention import Attention
 from nextlens.models.batch import Batch, refuse_out_of_range
 from nextlens.models.bridge import native_bridge, native_state
-from nextlens.models.hooked import Edit, canonical_site
+from nextlens.models.hooked_module import HookedModule, Table
 from nextlens.models.transformer_config import TransformerConfig, paper_mess3, paper_rrxor
 
 __all__ = ["Transformer", "TransformerConfig", "paper_mess3", "paper_rrxor"]
@@ -142,15 +139,7 @@ class Block(nn.Module):
         return x
 
 
-class Table(nn.Module):
-    """Holds one parameter under TransformerLens's name for it."""
-
-    def __init__(self, name: str, *shape: int):
-        super().__init__()
-        setattr(self, name, nn.Parameter(torch.empty(*shape)))
-
-
-class Transformer(HookedRootModule):
+class Transformer(HookedModule):
     """A decoder-only transformer; a ``Hooked`` kernel, and a TransformerLens ``HookedRootModule``.
 
     Weights are drawn from N(0, 0.8² / d_model), biases are zero: TransformerLens's own default, with
@@ -195,24 +184,6 @@ class Transformer(HookedRootModule):
         super().setup()
         kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
         self._hooks_of_parts = [getattr(part, kind) for part in tuple(self.modules())[1:] for kind in kinds]
-
-    @property
-    def n_tokens(self) -> int:
-        return self.config.n_tokens
-
-    @property
-    def device(self) -> torch.device:
-        return self.embed.W_E.device
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Every readable value, in the order in which it is computed."""
-        return tuple(self.hook_dict)
-
-    @property
-    def unembedding(self) -> Float[Tensor, "width vocab"]:
-        """Times the value at ``ln_final.hook_normalized``, the logits."""
-        return self.unembed.W_U
 
     def untrained(self, seed: int | None = None) -> Transformer:
         """A twin with initial weights: its own (None), or those of another seed; same device, same dtype."""
@@ -287,40 +258,3 @@ class Transformer(HookedRootModule):
         if tree is not None:
             logits = logits.index_select(0, tree.node.flatten())
         return logits.view(n, time, -1)
-
-    def log_probs(self, batch: Batch) -> Float[Tensor, "batch time vocab"]:
-        """Natural-log probabilities of every next token at every position."""
-        return self(batch).log_softmax(-1)
-
-    @contextmanager
-    def watched(self, *sites: str) -> Iterator[dict[str, Tensor]]:
-        """While open, what passes through ``sites`` is kept, with its graph, under the name given.
-
-        Raises
-        ------
-        ValueError
-            If a site does not exist; the nearest ones are named.
-        """
-        seen: dict[str, Tensor] = {}
-
-        def keep(value: Tensor, *, hook: HookPoint, site: str) -> None:
-            seen[site] = value
-
-        points = [(canonical_site(site, self.sites), partial(keep, site=site)) for site in sites]
-        with self.hooks(fwd_hooks=points):
-            yield seen
-
-    @contextmanager
-    def edited(self, site: str, edit: Edit) -> Iterator[None]:
-        """While open, what ``edit(value)`` returns at ``site``, unless None, replaces the value.
-
-        Hooks run in the order in which they are opened: ``watched`` inside ``edited`` sees the edited
-        value, outside it the original.
-
-        Raises
-        ------
-        ValueError
-            If the site does not exist; the nearest ones are named.
-        """
-        with self.hooks(fwd_hooks=[(canonical_site(site, self.sites), lambda value, hook: edit(value))]):
-            yield

@@ -12,8 +12,6 @@
 # ---
 
 # %% [markdown]
-
-# %% [markdown]
 # # The belief simplex in a residual stream
 #
 # A transformer is trained on next tokens of Mess3 only. Does its residual stream hold, linearly, what an ideal

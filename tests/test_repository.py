@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import doctest
-import importlib
 import re
 import subprocess
 import sys
@@ -88,12 +86,6 @@ def test_module_says_what_it_is_for(module):
 
 
 @every_module
-def test_docstring_examples_give_what_they_show(module):
-    failures, _ = doctest.testmod(importlib.import_module(import_name(module)))
-    assert not failures
-
-
-@every_module
 def test_page_of_the_room_names_the_module(module):
     if module.name != "__init__.py":
         assert (
@@ -111,3 +103,9 @@ def test_examples_of_the_page_run(name):
     source = python_of(ROOT / f"docs/{name}.md")
     assert source
     exec(compile(source, f"docs/{name}.md", "exec"), {"__name__": name})
+
+
+def test_readme_holds_what_the_demo_printed_and_no_placeholder():
+    readme = (ROOT / "README.md").read_text()
+    assert not re.search(r"\b(SUMMARY|TODO|TBD|FIXME|XXX)\b", readme)
+    assert re.search(r"loss / optimum +1\.\d+ +\[", readme)
