@@ -96,7 +96,7 @@ def record(
     kept: dict[str, list[np.ndarray]] = {site: [] for site in names}
     device = device_of(model, batch)
     starts = range(0, len(batch), chunk)
-    for start in tqdm(starts, desc="record", unit="chunk", disable=not progress, leave=False):
+    for start in tqdm(starts, desc="record", unit="chunk", leave=False) if progress else starts:
         rows = slice(start, start + chunk)
         with model.watched(*names) as seen:
             model(batch[rows].to(device))

@@ -124,6 +124,7 @@ answer.r2_by_position().round(4)
 
 # %% [markdown]
 # ## What not to conclude
+# Do not conclude from this page any of three things.
 # - Not that the model holds *more than the next token needs*: on Mess3 the belief is an affine function of the exact
 #   next-token law (the null scores 1), so this process cannot tell the two apart. RRXOR can.
 # - Not that the number alone is telling: a memory of the last four tokens scores about as high, and even an
