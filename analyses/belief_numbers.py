@@ -83,7 +83,7 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
             "site": site,
             "protocol": "in sample, every word at every position, not weighted by probability (arXiv:2405.15943)",
             "nulls": {"constant predictor": constant_mse(prefixes)},
-            "published": PUBLISHED_MSE.get(recipe.process) if not recipe.parameters else None,
+            "published": PUBLISHED_MSE.get(recipe.process) if not (recipe.parameters or recipe.sites) else None,
         }
     return numbers | {
         "seeds": list(results),

@@ -49,7 +49,7 @@ class BeliefRecipe:
         Steps of Adam, and words in each batch.
     learning_rate : float, optional
         The largest: it rises over ``warmup`` steps, then falls along half a cosine to 0. None becomes 0.005,
-        or 0.001 for RRXOR's wider transformer, which 0.005 leaves untrained.
+        or 0.001 for RRXOR's wider transformer.
     warmup : int, optional
         A tenth of the steps but at most 100 if None.
     seeds : tuple of int

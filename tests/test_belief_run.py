@@ -351,3 +351,8 @@ def test_an_interval_is_students(values):
 
 def test_one_seed_has_no_interval():
     assert interval([0.25]) == {"mean": 0.25, "interval_95": None, "by_seed": [0.25]}
+
+
+def test_an_error_at_another_site_is_not_laid_beside_the_published_one(tmp_path, undrawn):
+    embedding = BeliefRecipe(**vars(RECIPE) | {"sites": ("hook_embed",)})
+    assert run(embedding, tmp_path, n_jobs=1)["details"]["mse_paper2024"]["published"] is None
