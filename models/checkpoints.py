@@ -16,10 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nextlens.models.arguments import one_of
+from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.transformer import Transformer, TransformerConfig
 
 #: What the JSON header looks like; a file of another format is refused.
 FORMAT = 1
+
+#: What can be written, by the name of its class; a file that names none holds a Transformer.
+KINDS = {"Transformer": (Transformer, TransformerConfig), "Recurrent": (Recurrent, RecurrentConfig)}
 
 #: The file looked for when a folder is given.
 FILE_NAME = "checkpoint.safetensors"
@@ -55,7 +60,7 @@ class TrainingState:
 
 def save(
     path: str | os.PathLike[str],
-    model: Transformer,
+    model: Transformer | Recurrent,
     *,
     made_by: Mapping[str, Any] | None = None,
     training: TrainingState | None = None,
@@ -69,7 +74,7 @@ def save(
     ----------
     path : path
         A file; or a folder, in which it is called ``checkpoint.safetensors``. Folders are made.
-    model : Transformer
+    model : Transformer or Recurrent
     made_by : mapping, optional
         JSON-able: process, seed, step, whatever repeats it. Versions are added.
     training : TrainingState, optional
@@ -84,13 +89,14 @@ def save(
     Raises
     ------
     ValueError
-        If ``made_by`` is not JSON-able.
+        If ``made_by`` is not JSON-able, or ``model`` is of neither class.
     OSError
         If the file cannot be written, naming it.
     """
     target = _file(path)
     header: dict[str, Any] = {
         "format": FORMAT,
+        "kind": one_of("the class of model", type(model).__name__, tuple(KINDS)),
         "config": asdict(model.config),
         "made_by": dict(made_by or {}),
         "versions": {
@@ -126,7 +132,7 @@ def save(
     return target
 
 
-def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Transformer:
+def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Transformer | Recurrent:
     """The model saved at ``path``.
 
     Raises
@@ -140,7 +146,8 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     target = _file(path)
     header, tensors = _read(target, "model/")
     try:
-        model = Transformer(TransformerConfig(**header["config"])).to(_dtype_of(tensors))
+        made, configured = KINDS[one_of("kind", header.get("kind", "Transformer"), tuple(KINDS))]
+        model = made(configured(**header["config"])).to(_dtype_of(tensors))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(target)!r} describes a model this version does not know: {error}") from error
     try:

@@ -18,6 +18,7 @@ from nextlens.models import checkpoints
 from nextlens.models.batch import Batch
 from nextlens.models.checkpoints import TrainingState, load, load_training, recipe, save
 from nextlens.models.processes import mess3
+from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.training import train
 from nextlens.models.transformer import Transformer, TransformerConfig
 
@@ -73,6 +74,43 @@ def test_a_model_comes_back_as_it_was(tmp_path, changes, dtype):
     assert back.config == model.config
     assert_equal_weights(back, model)
     assert torch.equal(back(BATCH), model(BATCH))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_recurrent_network_comes_back_as_it_was(tmp_path, kind, one_hot, dtype):
+    model = Recurrent(RecurrentConfig(3, kind=kind, d_model=8, one_hot=one_hot, seed=2)).to(dtype)
+    with torch.no_grad():
+        model.unembed.W_U += 0.5
+    back = load(save(tmp_path / "model.safetensors", model))
+    assert (type(back), back.config) == (Recurrent, model.config)
+    assert_equal_weights(back, model)
+    assert torch.equal(back(BATCH), model(BATCH))
+
+
+def test_training_of_a_recurrent_network_goes_on_from_a_file_bit_for_bit(tmp_path):
+    config = RecurrentConfig(3, kind="LSTM", d_model=8)
+    whole = list(train(Recurrent(config), stream(), steps=4))
+    step = list(train(Recurrent(config), stream(), steps=2))[-1]
+    path = save(tmp_path / "run.safetensors", step.model, training=step.state())
+    resumed = list(train(load(path), stream(), steps=4, resume=load_training(path)))
+    assert [step.loss for step in resumed] == [step.loss for step in whole[2:]]
+    assert_equal_weights(resumed[-1].model, whole[-1].model)
+
+
+def test_a_file_that_names_no_class_holds_a_transformer(tmp_path):
+    path = rewritten(save(tmp_path / "model.safetensors", Transformer(SMALL)), without="kind")
+    assert torch.equal(load(path)(BATCH), Transformer(SMALL)(BATCH))
+
+
+def test_a_model_of_another_class_is_refused_before_anything_is_written(tmp_path):
+    class Widened(Transformer):
+        """One that ``load`` would not know how to make."""
+
+    with pytest.raises(ValueError, match=r"the class of model='Widened' is not one of 'Transformer', 'Recurrent'$"):
+        save(tmp_path / "model.safetensors", Widened(SMALL))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_holds_one_checkpoint_and_is_made_with_its_parents(tmp_path):
@@ -256,11 +294,22 @@ def test_a_safetensors_file_of_others_is_refused(tmp_path, door, metadata, messa
     refused(door, path, message)
 
 
-def rewritten(path: Path, *, config: dict | None = None, dropped: str | None = None) -> Path:
-    """The same file with some of the config changed, or tensors left out."""
+def rewritten(
+    path: Path,
+    *,
+    config: dict | None = None,
+    kind: object = None,
+    without: str | None = None,
+    dropped: str | None = None,
+) -> Path:
+    """The same file with some of the config or the class changed, or a part of the header or tensors left out."""
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["nextlens"])
     header["config"] |= config or {}
+    if kind is not None:
+        header["kind"] = kind
+    if without is not None:
+        del header[without]
     tensors = {name: value for name, value in load_file(path).items() if dropped is None or dropped not in name}
     save_file(tensors, path, metadata={"nextlens": json.dumps(header)})
     return path
@@ -271,6 +320,9 @@ def rewritten(path: Path, *, config: dict | None = None, dropped: str | None = N
     [
         ({"config": {"positions": "spiral"}}, "describes a model this version does not know: positions='spiral'"),
         ({"config": {"flavour": "mild"}}, "describes a model this version does not know: .*flavour"),
+        ({"kind": "Transformr"}, "describes a model this version does not know: kind='Transformr' .* 'Transformer'.$"),
+        ({"kind": "Recurrent"}, "describes a model this version does not know: .*n_heads"),
+        ({"kind": ["Transformer"]}, r"describes a model this version does not know: kind=\['Transformer'\] is not"),
     ],
 )
 def test_a_model_of_another_version_is_refused(tmp_path, changes, message):
