@@ -8,9 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
-from scipy import stats
 
 from nextlens.analyses.belief_geometry import (
     BeliefGeometry,
@@ -19,9 +17,8 @@ from nextlens.analyses.belief_geometry import (
 )
 from nextlens.analyses.belief_training import BeliefRecipe
 from nextlens.analyses.emergence import Moment
-
-#: What the numbers of a run are called in its folder.
-NUMBERS = "numbers.json"
+from nextlens.analyses.results_folder import NUMBERS
+from nextlens.analyses.intervals import interval
 
 #: In-sample mean squared errors at the last block, published by Shai et al. 2024 (arXiv:2405.15943,
 #: authors' notebook for Mess3; figure 7E, read off, for RRXOR).
@@ -153,24 +150,6 @@ def r2_beside_nulls(geometries: Sequence[BeliefGeometry]) -> dict[str, Any]:
 def nulls_of(geometries: Sequence[BeliefGeometry]) -> list[str]:
     """Names of the predictors that see no activations."""
     return [str(null) for null in geometries[0].nulls.null.values]
-
-
-def interval(values: Sequence[float]) -> dict[str, Any]:
-    """Mean over seeds and its 95 % interval by Student's t; no interval from one seed.
-
-    Examples
-    --------
-    >>> interval([1.0, 3.0])["mean"], interval([1.0])["interval_95"]
-    (2.0, None)
-    """
-    array = np.asarray(values, dtype=float)
-    mean, n = float(array.mean()), len(array)
-    half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    return {
-        "mean": mean,
-        "interval_95": [mean - half, mean + half] if n > 1 else None,
-        "by_seed": array.tolist(),
-    }
 
 
 def summary(recipe: BeliefRecipe, numbers: Mapping[str, Any], folder: Path) -> str:

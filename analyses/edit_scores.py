@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from scipy.stats import t as student
 
+from nextlens.analyses.intervals import student_interval
 from nextlens.models.arguments import at_least
 
 
@@ -51,7 +51,7 @@ def edit_scores(found: xr.Dataset, rng: np.random.Generator, *, n_resamples: int
     return kept.assign_attrs(interval="95 %, by resampling pairs")
 
 
-def over_seeds(scores: Mapping[int, xr.Dataset]) -> xr.Dataset:
+def mean_of_seeds(scores: Mapping[int, xr.Dataset]) -> xr.Dataset:
     """Means over models of several seeds, with 95 % intervals by Student's t.
 
     Parameters
@@ -66,12 +66,15 @@ def over_seeds(scores: Mapping[int, xr.Dataset]) -> xr.Dataset:
     at_least("the number of seeds", len(scores), 2)
     plain = [one.drop_dims("bound") for one in scores.values()]
     joined = xr.concat(plain, xr.Variable("seed", list(scores)), combine_attrs="override")
-    mean, half = joined.mean("seed", keep_attrs=True), joined.std("seed", ddof=1) / len(scores) ** 0.5
-    half = half * student.ppf(0.975, len(scores) - 1)
-    for name in tuple(joined.data_vars):
-        both = xr.concat([mean[name] - half[name], mean[name] + half[name]], xr.Variable("bound", ["low", "high"]))
-        mean[f"{name}_interval"] = both.transpose(..., "bound")
-    return mean.assign_attrs(interval="95 %, by Student's t over seeds", seeds=list(scores))
+    found = {}
+    for name, values in joined.data_vars.items():
+        mean, half = student_interval(values.transpose("seed", ...).values)
+        dims = tuple(dim for dim in values.dims if dim != "seed")
+        found[name] = (dims, mean, values.attrs)
+        found[f"{name}_interval"] = ((*dims, "bound"), np.stack([mean - half, mean + half], axis=-1), values.attrs)
+    coords = {name: one for name, one in joined.coords.items() if "seed" not in one.dims}
+    attrs = {**joined.attrs, "interval": "95 %, by Student's t over seeds", "seeds": list(scores)}
+    return xr.Dataset(found, {**coords, "bound": ["low", "high"]}, attrs)
 
 
 def _recovered(means: Float[np.ndarray, "*any edit sample"], none: int) -> Float[np.ndarray, "*any edit sample"]:

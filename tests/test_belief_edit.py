@@ -16,7 +16,7 @@ from nextlens.analyses.belief_edit import EDITS, belief_edit, penalty_sweep
 from nextlens.analyses.belief_geometry import Prefixes
 from nextlens.analyses.belief_pairs import Contexts, Pairs
 from nextlens.analyses.displays.edits import EditsDisplay
-from nextlens.analyses.edit_scores import edit_scores, over_seeds
+from nextlens.analyses.edit_scores import edit_scores, mean_of_seeds
 from nextlens.analyses.subspace_ablation import subspace_ablation
 from nextlens.models.batch import Batch
 from nextlens.models.hooked import canonical_site
@@ -250,14 +250,14 @@ def test_an_infinite_kl_is_refused():
         scored(kl_of([[1.0, np.inf], [1.0, 1.0]]))
 
 
-def test_over_seeds_gives_the_mean_and_students_interval():
-    together = over_seeds({seed: scored(kl_of([[1.0], [value]])) for seed, value in ((0, 0.1), (1, 0.3))})
+def test_mean_of_seeds_gives_the_mean_and_students_interval():
+    together = mean_of_seeds({seed: scored(kl_of([[1.0], [value]])) for seed, value in ((0, 0.1), (1, 0.3))})
     assert together.kl.sel(edit="covariance").item() == pytest.approx(0.2)
     np.testing.assert_allclose(
         together.kl_interval.sel(edit="covariance"), 0.2 + 0.1 * 12.7062 * np.array([-1, 1]), rtol=1e-4
     )
     with pytest.raises(ValueError, match="seeds=1 must be at least 2"):
-        over_seeds({0: scored(kl_of([[1.0], [1.0]]))})
+        mean_of_seeds({0: scored(kl_of([[1.0], [1.0]]))})
 
 
 # --- ablation, and the figure
