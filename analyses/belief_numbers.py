@@ -17,8 +17,8 @@ from nextlens.analyses.belief_geometry import (
 )
 from nextlens.analyses.belief_training import BeliefRecipe
 from nextlens.analyses.emergence import Moment
-from nextlens.analyses.results_folder import NUMBERS
 from nextlens.analyses.intervals import interval
+from nextlens.analyses.results_folder import NUMBERS
 
 #: In-sample mean squared errors at the last block, published by Shai et al. 2024 (arXiv:2405.15943,
 #: authors' notebook for Mess3; figure 7E, read off, for RRXOR).
