@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from nextlens.analyses.belief_geometry import PROTOCOLS, Prefixes, listable, probed_sites
 from nextlens.analyses.emergence import Moment, emergence_at, measured_after, snapshots_after
+from nextlens.analyses.model_training import Training, training_steps
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.batch import Batch
 from nextlens.models.processes import Process, process_by_name
 from nextlens.models.processes.mixed_states import optimal_loss
 from nextlens.models.recording import record
-from nextlens.models.training import Step, train, warmup_cosine
 from nextlens.models.transformer import Transformer, TransformerConfig, paper_mess3, paper_rrxor
 
 #: Processes whose published transformer is not that of Mess3.
 ARCHITECTURES = {"rrxor": paper_rrxor}
 #: The rate that trains soonest: of the published Mess3 transformer, and of wider ones.
 LEARNING_RATE, LEARNING_RATES = 5e-3, {"rrxor": 1e-3}
-#: Seconds between checkpoints: what an interruption can cost.
-SAVE_EVERY = 5.0
 #: Sampled words that a run is followed by.
 FOLLOWED_WORDS = 2000
 
@@ -112,6 +107,12 @@ class BeliefRecipe:
         """The published transformer of this process; of Mess3 where none was published."""
         return ARCHITECTURES.get(self.process, paper_mess3)(seed, n_tokens=self.made.n_tokens)
 
+    def training(self, seed: int) -> Training:
+        """What is trained on what."""
+        return Training(
+            f"seed-{seed}", self.made, self.config(seed), self.steps, self.batch_size, self.learning_rate, self.warmup
+        )
+
     def probed(self, model: Transformer) -> list[str]:
         """Full names of the sites to probe."""
         return probed_sites(model, self.sites)
@@ -191,42 +192,26 @@ def train_seed(
     ValueError
         If ``resume`` finds a checkpoint of another recipe.
     """
-    path, config, process = checkpoint_of(folder, seed), recipe.config(seed), recipe.made
-    batches = process.batches(recipe.batch_size, config.n_ctx + 1, np.random.default_rng([seed, 1]))
-    followed = Prefixes.of(process, config.n_ctx, n_words=FOLLOWED_WORDS, rng=np.random.default_rng(2))
+    path, training, notes = checkpoint_of(folder, seed), recipe.training(seed), {"curve": [], "cpu": 0.0}
+    followed = Prefixes.of(training.process, training.length, n_words=FOLLOWED_WORDS, rng=np.random.default_rng(2))
     due, snapshots = set(measured_after(recipe.steps).tolist()), set(snapshots_after(recipe.steps))
-    model, state, curve, spent = _begin(path, config, recipe.as_json() if resume else None)
-    model.to(device)
-    site, started, saved = recipe.probed(model)[-1], time.process_time(), time.monotonic()
+    site = recipe.probed(training.model())[-1]
 
-    def follow(done: int, tokens: int) -> None:
-        if done in due and not any(moment["step"] == done for moment in curve):
-            curve.append({"step": done, "tokens": tokens, **emergence_at(model, followed, site)})
+    def follow(model: Transformer, done: int, tokens: int) -> None:
+        notes["curve"].append({"step": done, "tokens": tokens, **emergence_at(model, followed, site)})
 
-    def keep(step: Step, where: Path) -> None:
-        cpu = spent + time.process_time() - started
-        made_by = {"recipe": recipe.as_json(), "seed": seed, "step": step.index + 1, "curve": curve, "cpu": cpu}
-        checkpoints.save(where, model, made_by=made_by, training=step.state())
-
-    follow(*((0, 0) if state is None else (state.index + 1, state.tokens)))
-    for step in train(
-        model,
-        batches,
-        steps=recipe.steps,
-        optimiser=partial(torch.optim.Adam, lr=recipe.learning_rate, fused=True),
-        schedule=warmup_cosine(recipe.steps, warmup=recipe.warmup),
-        resume=state,
+    if not (resume and path.exists()):
+        follow(training.model().to(device), 0, 0)
+    for step in training_steps(
+        training, path, notes, recipe=recipe.as_json(), resume=resume, device=device, report=report
     ):
         done = step.index + 1
-        follow(done, step.tokens)
+        if done in due:
+            follow(step.model, done, step.tokens)
         if done in snapshots:
-            keep(step, snapshot_of(folder, seed, done))
-        if done == recipe.steps or time.monotonic() - saved > SAVE_EVERY:
-            keep(step, path)
-            saved = time.monotonic()
-        if report is not None:
-            report(done)
-    return Trained(model, curve, spent + time.process_time() - started)
+            made_by = {"recipe": recipe.as_json(), "seed": seed, "step": done}
+            checkpoints.save(snapshot_of(folder, seed, done), step.model, made_by=made_by)
+    return Trained(checkpoints.load(path, device=device), notes["curve"], notes["cpu"])
 
 
 def checkpoint_of(folder: Path, seed: int) -> Path:
@@ -237,20 +222,3 @@ def checkpoint_of(folder: Path, seed: int) -> Path:
 def snapshot_of(folder: Path, seed: int, done: int) -> Path:
     """Where the checkpoint after ``done`` steps is, if that is a snapshot."""
     return folder / f"seed-{seed}" / f"step-{done}.safetensors"
-
-
-def steps_done(folder: Path, seed: int) -> int:
-    """How many steps lie behind the checkpoint of a seed; 0 if there is none."""
-    path = checkpoint_of(folder, seed)
-    return int(checkpoints.recipe(path)["made_by"]["step"]) if path.exists() else 0
-
-
-def _begin(
-    path: Path, config: TransformerConfig, resumed: dict[str, Any] | None
-) -> tuple[Transformer, checkpoints.TrainingState | None, list[Moment], float]:
-    if resumed is None or not path.exists():
-        return Transformer(config), None, [], 0.0
-    made_by = checkpoints.recipe(path)["made_by"]
-    if made_by["recipe"] != resumed:
-        raise ValueError(f"resume: {str(path)!r} was made by another recipe; delete it, or choose another folder")
-    return checkpoints.load(path), checkpoints.load_training(path), list(made_by["curve"]), float(made_by["cpu"])

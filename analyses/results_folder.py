@@ -4,10 +4,92 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+#: What a folder of results holds: the recipe, written first, and the numbers, written last.
+RECIPE, NUMBERS = "recipe.json", "numbers.json"
+
+
+def begin(
+    folder: str | os.PathLike[str],
+    recipe: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    far: Callable[[Path], str] | None = None,
+) -> Path:
+    """A folder to work in, with the recipe written into it; whatever would be lost by that is refused.
+
+    What a finished run of the same recipe left is cleared away, unless ``resume``: its numbers, and the
+    folders of its checkpoints.
+
+    Parameters
+    ----------
+    folder : path
+        Made if need be.
+    recipe : mapping
+        All that decides the numbers, JSON-able.
+    resume : bool, default=False
+        Go on with the run in ``folder``, which must be of the same recipe.
+    far : callable, optional
+        From the folder to words on how far the run in it has come; how many checkpoints it has if None.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written into ``folder``.
+    ValueError
+        If ``folder`` holds numbers or a recipe of something else, an unfinished run and ``resume`` is
+        False, or no run or one of another recipe and it is True.
+    """
+    place = writable(folder)
+    path = place / RECIPE
+    if not path.exists():
+        if resume:
+            raise ValueError(f"resume: {str(folder)!r} holds no run to go on with")
+        if (place / NUMBERS).exists():
+            raise ValueError(f"{str(folder)!r} holds a {NUMBERS} of something else; choose another folder")
+    else:
+        _agree(place, read_json(path), recipe, resume, far)
+    write_json(path, recipe)
+    return place
+
+
+def _agree(
+    folder: Path,
+    before: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    resume: bool,
+    far: Callable[[Path], str] | None,
+) -> None:
+    if before.keys() != recipe.keys():
+        odd = ", ".join(sorted(before.keys() ^ recipe.keys()))
+        raise ValueError(
+            f"{str(folder / RECIPE)!r} is not the recipe of such a run (they differ in having {odd}); "
+            "choose another folder"
+        )
+    other = next(
+        (f"{name}={before[name]!r}, not {recipe[name]!r}" for name in recipe if before[name] != recipe[name]), ""
+    )
+    begun, finished = list(folder.glob("*/*.safetensors")), (folder / NUMBERS).exists()
+    if resume and other:
+        raise ValueError(f"resume: the run in {str(folder)!r} has {other}")
+    if not resume and begun and not finished:
+        way = f"{len(begun)} checkpoints" if far is None else far(folder)
+        raise ValueError(
+            f"{str(folder)!r} holds an unfinished run ({way}); go on with --resume, delete it, or choose another --out"
+        )
+    if not resume and finished:
+        if other:
+            raise ValueError(
+                f"{str(folder)!r} holds the results of a run with {other}; delete it, or choose another --out"
+            )
+        (folder / NUMBERS).unlink()
+        for stale in {checkpoint.parent for checkpoint in begun}:
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def writable(folder: str | os.PathLike[str]) -> Path:

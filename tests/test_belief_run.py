@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nextlens.analyses import belief_figures, belief_run, belief_training
+from nextlens.analyses import belief_figures, belief_run, belief_training, model_training
 from nextlens.analyses.belief_geometry import Prefixes, constant_mse, excess_loss, paper2024_mse
 from nextlens.analyses.belief_numbers import interval, summary
 from nextlens.analyses.belief_run import run, run_seed
-from nextlens.analyses.belief_training import BeliefRecipe, checkpoint_of, snapshot_of, steps_done
+from nextlens.analyses.belief_training import BeliefRecipe, checkpoint_of, snapshot_of
 from nextlens.analyses.emergence import measured_after, snapshots_after
+from nextlens.analyses.model_training import steps_done
 from nextlens.models import checkpoints
 from nextlens.models.processes import mess3
 from nextlens.models.transformer import TransformerConfig
@@ -65,12 +66,12 @@ def interrupted(recipe: BeliefRecipe, folder: Path, after: int) -> None:
             raise KeyboardInterrupt
 
     with (
-        patch.object(belief_training, "SAVE_EVERY", 0.0),
-        patch.object(belief_run, "_report", stop),
+        patch.object(model_training, "SAVE_EVERY", 0.0),
+        patch.object(model_training, "_report", stop),
         pytest.raises(KeyboardInterrupt),
     ):
         run(recipe, folder, n_jobs=1, progress=True)
-    assert steps_done(folder, recipe.seeds[0]) == after
+    assert steps_done(checkpoint_of(folder, recipe.seeds[0])) == after
 
 
 def numbers_in(value: Any) -> Iterator[float]:
@@ -200,7 +201,7 @@ def test_a_second_run_of_a_recipe_replaces_the_first_whole(finished, tmp_path, u
     stale.write_bytes(b"of an older run")
     assert timeless(run(RECIPE, tmp_path, n_jobs=1)) == timeless(finished[0])
     assert not stale.exists()
-    assert steps_done(tmp_path, 5) == STEPS
+    assert steps_done(checkpoint_of(tmp_path, 5)) == STEPS
 
 
 def test_a_run_of_another_recipe_leaves_a_finished_one_alone(tmp_path, undrawn):
@@ -209,7 +210,7 @@ def test_a_run_of_another_recipe_leaves_a_finished_one_alone(tmp_path, undrawn):
     with pytest.raises(ValueError, match="holds the results of a run with steps=8, not 4"):
         run(other, tmp_path, n_jobs=1)
     assert json.loads((tmp_path / "numbers.json").read_text()) == numbers
-    assert steps_done(tmp_path, 5) == STEPS
+    assert steps_done(checkpoint_of(tmp_path, 5)) == STEPS
 
 
 @pytest.mark.parametrize("text", ['{"cake": 1}', '{"seeds": 3}', "not JSON"])
@@ -231,7 +232,7 @@ def test_an_interrupted_run_over_a_finished_one_does_not_go_on_from_the_old_mode
     with patch.object(belief_run, "over_seeds", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         run(RECIPE, tmp_path, n_jobs=1)
     assert not (tmp_path / "numbers.json").exists()
-    assert steps_done(tmp_path, 5) == 0
+    assert steps_done(checkpoint_of(tmp_path, 5)) == 0
     assert timeless(run(RECIPE, tmp_path, n_jobs=1, resume=True)) == timeless(finished[0])
 
 

@@ -13,16 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextlens.analyses import belief_geometry, belief_numbers, belief_run, belief_training, cli
+from nextlens.analyses import belief_geometry, belief_numbers, belief_run, belief_training, cli, model_training
 from nextlens.analyses.belief_training import (
     BeliefRecipe,
     Trained,
     checkpoint_of,
     snapshot_of,
-    steps_done,
     train_seed,
 )
 from nextlens.analyses.emergence import measured_after, snapshots_after
+from nextlens.analyses.model_training import steps_done
 from nextlens.models import checkpoints
 from nextlens.models.transformer import TransformerConfig
 
@@ -77,7 +77,7 @@ def trained(folder: Path, *, resume: bool = False, stop_after: int | None = None
         if done == stop_after:
             raise Interruption
 
-    with patch.object(belief_training, "SAVE_EVERY", 0.0):
+    with patch.object(model_training, "SAVE_EVERY", 0.0):
         try:
             return train_seed(6, recipe=RECIPE, folder=folder, resume=resume, report=report)
         except Interruption:
@@ -183,7 +183,7 @@ def test_a_run_is_followed_at_every_moment_and_leaves_its_snapshots(uninterrupte
     assert [moment["step"] for moment in found.curve] == measured_after(STEPS).tolist()
     assert [moment["tokens"] for moment in found.curve] == (measured_after(STEPS) * 4 * 5).tolist()
     assert found.curve[-1]["loss_over_optimum"] < found.curve[0]["loss_over_optimum"]
-    assert steps_done(folder, 6) == STEPS
+    assert steps_done(checkpoint_of(folder, 6)) == STEPS
     for done in snapshots_after(STEPS):
         assert checkpoints.recipe(snapshot_of(folder, 6, done))["made_by"]["step"] == done
     kept = {path.name for path in checkpoint_of(folder, 6).parent.iterdir()}
@@ -207,7 +207,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(uninterrupted, tmp_pat
     assert 14 in measured
     assert 7 not in measured
     assert trained(tmp_path, stop_after=stop_after) is None
-    assert steps_done(tmp_path, 6) == stop_after
+    assert steps_done(checkpoint_of(tmp_path, 6)) == stop_after
     resumed, (whole, _) = trained(tmp_path, resume=True), uninterrupted
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
@@ -228,7 +228,7 @@ def test_a_run_stopped_while_it_measures_loses_that_step_only(uninterrupted, tmp
     assert trained(tmp_path, stop_after=12) is None
     with patch.object(belief_training, "emergence_at", stopped):
         assert trained(tmp_path, resume=True) is None
-    assert steps_done(tmp_path, 6) == 13
+    assert steps_done(checkpoint_of(tmp_path, 6)) == 13
     assert trained(tmp_path, resume=True).curve == uninterrupted[0].curve
 
 

@@ -19,15 +19,16 @@ from typing import Any
 import pytest
 
 from nextlens.analyses import belief_run
-from nextlens.analyses.belief_training import steps_done
+from nextlens.analyses.belief_training import checkpoint_of
 from nextlens.analyses.cli import main
+from nextlens.analyses.model_training import steps_done
 
 NEXTLENS = [sys.executable, "-m", "nextlens.analyses.cli"]
 HEAVY = ("torch", "matplotlib", "xarray", "sklearn", "scipy", "numpy", "transformer_lens")
 #: Saves after every step, so that there is always something to interrupt and to go on from.
 ALWAYS_SAVING = """
-from nextlens.analyses import belief_training, cli
-belief_training.SAVE_EVERY = 0.0
+from nextlens.analyses import cli, model_training
+model_training.SAVE_EVERY = 0.0
 cli.main()
 """
 STEPS = 150
@@ -206,7 +207,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on_as_if_it_had_not_been(
     assert not out
     assert err.startswith("Error: interrupted; go on with: nextlens belief ")
     assert err.count("\n") == 1
-    assert 0 < steps_done(folder, 0) < STEPS
+    assert 0 < steps_done(checkpoint_of(folder, 0)) < STEPS
     assert not (folder / "numbers.json").exists()
     _, *arguments = shlex.split(err.partition("go on with: ")[2])
     assert arguments[-3:] == ["--out", str(folder), "--resume"]
