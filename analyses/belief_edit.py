@@ -144,6 +144,8 @@ def _activations(
         other, rows = pairs.fold != fold, np.flatnonzero(pairs.fold[pairs.source] == fold)
         probe = BeliefProbe(alphas).fit(X[other], beliefs[other], groups=np.flatnonzero(other), sample_weight=p[other])
         reading[~other] = probe.predict(X[~other])
+        if not len(rows):
+            continue
         W, c, here = probe.coef_.T, probe.intercept_, X[pairs.source[rows]]
         fitted = moments(X[other], beliefs[other], p[other])
         covariance = fitted.xx / fitted.weight

@@ -13,10 +13,10 @@ from hypothesis import assume, given
 from torch import Tensor
 
 from nextlens.analyses.belief_edit import EDITS, belief_edit, penalty_sweep
-from nextlens.analyses.belief_geometry import Prefixes
 from nextlens.analyses.belief_pairs import Contexts, Pairs
 from nextlens.analyses.displays.edits import EditsDisplay
 from nextlens.analyses.edit_scores import edit_scores, mean_of_seeds
+from nextlens.analyses.prefix_rows import Prefixes
 from nextlens.analyses.subspace_ablation import subspace_ablation
 from nextlens.models.batch import Batch
 from nextlens.models.hooked import canonical_site
@@ -147,6 +147,14 @@ def test_an_edit_of_the_belief_itself_gives_the_counterfactual(process):
         assert float(scores.recovered.sel(edit=edit)) > 0.99
     for edit in ("random direction", "wrong belief", "probe null space"):
         assert float(scores.kl.sel(edit=edit)) > 5 * float(scores.kl.sel(edit="covariance"))
+
+
+def test_a_fold_from_which_no_source_comes_is_fitted_for_its_reading_alone():
+    one = np.zeros(50, dtype=int)
+    pairs = Pairs(PAIRS.prefixes, PAIRS.contexts, one, PAIRS.target[:50], PAIRS.wrong[:50], PAIRS.fold)
+    found = edited(BeliefMachine(mess3()), pairs, sites=[SITE]).isel(step=0, site=0)
+    assert float(found.r2) > 0.99
+    assert float(found.kl.sel(edit="covariance").max()) < 0.01
 
 
 def test_untouched_kl_is_that_between_the_exact_laws():
