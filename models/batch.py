@@ -145,10 +145,15 @@ class Batch:
             changes = {"tree": None} | changes
         return replace(self, **changes)
 
+    @property
+    def in_order(self) -> bool:
+        """Whether positions are ``0 .. time - 1`` in every sequence."""
+        counted = torch.arange(self.tokens.shape[1], device=self.device)
+        return torch.equal(self.positions, counted.expand(self.tokens.shape).to(self.positions.dtype))
+
     def _is_plain(self) -> bool:
         """Whether equal prefixes give equal activations: causal, and every position in its place."""
-        in_order = torch.arange(self.tokens.shape[1], device=self.device).expand(self.tokens.shape)
-        return self.attend is None and torch.equal(self.positions, in_order)
+        return self.attend is None and self.in_order
 
     def to(self, device: str | torch.device) -> Batch:
         """A copy on another device."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens import TransformerBridgeConfig
@@ -17,6 +18,7 @@ from nextlens.models.arguments import one_of
 from nextlens.models.batch import Batch, refuse_out_of_range
 from nextlens.models.hooked import Edit, canonical_site
 from nextlens.models.transformer_config import TransformerConfig
+from nextlens.models.vocabulary import Vocabulary, fitting
 
 NORMALISATIONS = {"LayerNorm": "LN", "RMSNorm": "RMS", "none": None}
 POSITIONS = {"learned": "standard", "rotary": "rotary"}
@@ -38,6 +40,7 @@ BLOCK_SITES = (
     "mlp.hook_pre",
     "mlp.hook_post",
     "hook_mlp_out",
+    "hook_mixer_out",
     "hook_resid_post",
 )
 
@@ -47,12 +50,21 @@ class Bridged(nn.Module):
 
     Site names are those of :class:`~nextlens.models.transformer.Transformer`, and mean the same values:
     ``ln_final.hook_normalized`` is the value after gain and bias, which times :attr:`unembedding` is the
-    logits. Attention scores are not offered: the bridge's hook of that name carries the pattern, and
+    logits (if the architecture adds a bias to them, scales or caps them, before that). Where keys and
+    values are shared by groups of heads, ``attn.hook_k`` and ``attn.hook_v`` have the fewer heads.
+    Attention scores are not offered: a native bridge's hook of that name carries the pattern, and
     editing it does nothing.
 
     Parameters
     ----------
     bridge : transformer_lens.model_bridge.TransformerBridge
+    vocabulary : Vocabulary, optional
+        What the model's tokens spell, kept at ``.vocabulary``.
+
+    Raises
+    ------
+    ValueError
+        If the vocabulary holds more tokens than the bridge.
 
     Examples
     --------
@@ -62,20 +74,29 @@ class Bridged(nn.Module):
     torch.Size([1, 3, 3])
     """
 
-    def __init__(self, bridge: TransformerBridge):
+    def __init__(self, bridge: TransformerBridge, vocabulary: Vocabulary | None = None):
         super().__init__()
         self.bridge = bridge
+        self.vocabulary = fitting(vocabulary, self.n_tokens)
 
     @property
     def n_tokens(self) -> int:
         return self.bridge.cfg.d_vocab
 
-    @property
+    @cached_property
     def sites(self) -> tuple[str, ...]:
-        """Every readable value, in the order in which it is computed."""
+        """Every readable value, in the order in which it is computed: what was reached when two tokens were read."""
         blocks = (f"blocks.{i}.{site}" for i in range(self.bridge.cfg.n_layers) for site in BLOCK_SITES)
         wanted = ("hook_embed", "hook_pos_embed", *blocks, "ln_final.hook_normalized")
-        return tuple(site for site in wanted if _hook_name(site) in self.bridge.hook_dict)
+        reached: dict[str, None] = {}
+
+        def note(value: Tensor, *, hook: Any, site: str) -> None:
+            reached.setdefault(site)
+
+        there = [(_hook_name(site), partial(note, site=site)) for site in wanted if self._has(site)]
+        with torch.no_grad(), self.bridge.hooks(fwd_hooks=there):
+            self._logits(self._two_tokens())
+        return tuple(reached)
 
     @property
     def unembedding(self) -> Float[Tensor, "width vocab"]:
@@ -88,26 +109,36 @@ class Bridged(nn.Module):
         Raises
         ------
         ValueError
-            If a token or a position is out of range, the batch is longer than the context, or ``attend``
-            asks a causal bridge to look ahead (which it would silently not do).
+            If a token or a position is out of range, the batch is longer than the context, ``attend``
+            asks a causal bridge to look ahead (which it would silently not do), or the architecture
+            takes no notice of the batch's own positions or attention.
         """
-        config, mask = self.bridge.cfg, None
+        config = self.bridge.cfg
         refuse_out_of_range("tokens", batch.tokens, config.d_vocab, limit_name="n_tokens")
-        if batch.tokens.shape[1] > config.n_ctx:
-            raise ValueError(f"tokens has sequences of {batch.tokens.shape[1]}; this bridge takes n_ctx={config.n_ctx}")
-        refuse_out_of_range("positions", batch.positions, config.n_ctx, limit_name="n_ctx")
+        if not getattr(config, "is_stateful", False):
+            time = batch.tokens.shape[1]
+            if time > config.n_ctx:
+                raise ValueError(f"tokens has sequences of {time}; this bridge takes n_ctx={config.n_ctx}")
+            refuse_out_of_range("positions", batch.positions, config.n_ctx, limit_name="n_ctx")
+        asked = {}
+        if not batch.in_order:
+            asked["position_ids"] = batch.positions.contiguous()
         if batch.attend is not None:
             if getattr(config, "attention_dir", "causal") == "causal" and batch.attend.triu(1).any():
                 raise ValueError("attend lets a position look ahead; this bridge is causal and would ignore it")
-            mask = batch.attend if self.bridge.adapter.bool_4d_mask_is_keep else ~batch.attend
-            mask = mask[:, None]
-        return self.bridge(
-            batch.tokens, position_ids=batch.positions.contiguous(), attention_mask=mask, return_type="logits"
-        )
+            asked["attention_mask"] = self._mask(batch.attend)
+        for name in set(asked) - self._honoured:
+            field = {"position_ids": "positions", "attention_mask": "attend"}[name]
+            raise ValueError(
+                f"the batch has {field} of its own, of which {config.architecture} takes no notice; "
+                f"leave {field} as Batch.from_tokens sets it"
+            )
+        return self._logits(batch.tokens, **asked)
 
     def log_probs(self, batch: Batch) -> Float[Tensor, "batch time vocab"]:
-        """Natural-log probabilities of every next token at every position."""
-        return self(batch).log_softmax(-1)
+        """Natural-log probabilities of every next token at every position, at least in float32."""
+        logits = self(batch)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
     @contextmanager
     def watched(self, *sites: str) -> Iterator[dict[str, Tensor]]:
@@ -137,6 +168,45 @@ class Bridged(nn.Module):
             raise ValueError(f"site={site!r} cannot be edited through a bridge; edit {instead!r} instead")
         with self.bridge.hooks(fwd_hooks=[(_hook_name(name), lambda value, hook: edit(value))]):
             yield
+
+    @cached_property
+    def _honoured(self) -> frozenset[str]:
+        """Which of a batch's wishes change what is said as they should: found by trying, on two tokens.
+
+        A second token two places on says something else than one place on, unless positions are ignored;
+        and one that may not look at the first says the same whatever the first is.
+        """
+        tokens, swapped = self._two_tokens(), self._two_tokens().flip(1)[:, :1].expand(1, 2)
+        plain, found = self._tried(tokens), set()
+        far = self._tried(tokens, position_ids=torch.tensor([[0, 2]], device=tokens.device))
+        if plain is not None and far is not None and not torch.equal(plain, far):
+            found.add("position_ids")
+        alone = self._mask(torch.eye(2, dtype=torch.bool, device=tokens.device)[None])
+        one, other = self._tried(tokens, attention_mask=alone), self._tried(swapped, attention_mask=alone)
+        if one is not None and other is not None and torch.equal(one, other) and not torch.equal(one, plain):
+            found.add("attention_mask")
+        return frozenset(found)
+
+    @torch.no_grad()
+    def _tried(self, tokens: Tensor, **asked: Tensor) -> Tensor | None:
+        """What is said after the second token; None if that cannot be asked."""
+        try:
+            return self._logits(tokens, **asked)[0, 1]
+        except (TypeError, ValueError, RuntimeError, IndexError):
+            return None
+
+    def _two_tokens(self) -> Tensor:
+        return torch.tensor([[0, self.n_tokens - 1]], device=next(self.bridge.parameters()).device)
+
+    def _mask(self, attend: Tensor) -> Tensor:
+        """``attend`` (True: may look) with the polarity of this bridge, for every head."""
+        return (attend if self.bridge.adapter.bool_4d_mask_is_keep else ~attend)[:, None]
+
+    def _logits(self, tokens: Tensor, **asked: Tensor) -> Tensor:
+        return self.bridge(tokens, return_type="logits", **asked)
+
+    def _has(self, site: str) -> bool:
+        return _hook_name(site) in self.bridge.hook_dict
 
 
 def _hook_name(site: str) -> str:

@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from nextlens.models.arguments import one_of
+from nextlens.models.hooked import Hooked
+from nextlens.models.hugging_face import load_directory
 from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.transformer import Transformer, TransformerConfig
+from nextlens.models.weights import precision, put_weights
 
 #: What the JSON header looks like; a file of another format is refused.
 FORMAT = 1
@@ -132,18 +135,44 @@ def save(
     return target
 
 
-def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Transformer | Recurrent:
-    """The model saved at ``path``.
+def load(
+    what: Any,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+) -> Hooked:
+    """A model from a folder or a file.
+
+    Parameters
+    ----------
+    what : path
+        Our own checkpoint: the file, or its folder. Or a Hugging Face directory (``config.json`` and
+        safetensors): read offline, and none of its code is run.
+    device : str or torch.device, default="cpu"
+    dtype : str or torch.dtype, optional
+        The precision of the weights, float32 unless given; ours come in the one they were saved in.
+
+    Returns
+    -------
+    Hooked
+        ``.vocabulary`` is what its tokens spell, where that came with the model.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is truncated, is not a checkpoint of ours, or is of a format or a shape this
-        version does not read: one sentence that names the file.
+        If a file is truncated, is no checkpoint, or is of a format or a shape that this version does
+        not read: one sentence that names the file.
     """
-    target = _file(path)
+    if dtype is not None:
+        dtype = precision(dtype)
+    if isinstance(what, str | os.PathLike) and (Path(what) / "config.json").is_file():
+        return load_directory(Path(what), device=device, dtype=dtype or torch.float32)
+    return _load_ours(_file(what), device, dtype)
+
+
+def _load_ours(target: Path, device: str | torch.device, dtype: torch.dtype | None) -> Transformer | Recurrent:
     header, tensors = _read(target, "model/")
     try:
         made, configured = KINDS[one_of("kind", header.get("kind", "Transformer"), tuple(KINDS))]
@@ -154,7 +183,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         put_weights(model, tensors)
     except ValueError as error:
         raise ValueError(f"the weights in {str(target)!r} do not fit its own description: {error}") from error
-    return model.to(device)
+    return model.to(device=device, dtype=dtype)
 
 
 def load_training(path: str | os.PathLike[str]) -> TrainingState:
@@ -174,23 +203,6 @@ def load_training(path: str | os.PathLike[str]) -> TrainingState:
         part, _, name = key.partition("/")
         parts[part][name] = value
     return TrainingState(**header["training"], **parts)
-
-
-def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give ``module`` these weights; or, if names or shapes differ, leave it as it is.
-
-    Raises
-    ------
-    ValueError
-        Naming the first weight that does not fit.
-    """
-    here = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in here | given:
-        if here.get(name) != given.get(name):
-            shapes = (str(shapes.get(name, "absent")) for shapes in (given, here))
-            raise ValueError("{} is {}, and should be {}".format(name, *shapes))
-    module.load_state_dict(weights)
 
 
 def recipe(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from transformer_lens.hook_points import HookPoint
 
 from nextlens.models.batch import Batch
 from nextlens.models.hooked import Edit, canonical_site
+from nextlens.models.vocabulary import Vocabulary
 
 
 class Table(nn.Module):
@@ -29,7 +30,14 @@ class HookedModule(HookedRootModule):
 
     Whoever inherits has a ``config`` with ``n_tokens``, an ``unembed.W_U``, and calls ``setup()`` when
     all parts are made.
+
+    Attributes
+    ----------
+    vocabulary : Vocabulary, optional
+        What the tokens spell, if somebody said so.
     """
+
+    vocabulary: Vocabulary | None = None
 
     @property
     def n_tokens(self) -> int:

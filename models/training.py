@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
-from nextlens.models.checkpoints import TrainingState, put_weights
+from nextlens.models.checkpoints import TrainingState
 from nextlens.models.objectives.next_token import Objective, next_token, weighted_mean
+from nextlens.models.weights import put_weights
 
 Result = TypeVar("Result")
 Optimiser = Callable[[list[nn.Parameter]], torch.optim.Optimizer]

@@ -96,7 +96,7 @@ class Symbols:
         TypeError
             If a token is no integer.
         """
-        return "".join(self.symbols[token] for token in _in_range(tokens, self.n_tokens))
+        return "".join(self.symbols[token] for token in in_range(tokens, self.n_tokens))
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,33 @@ class Bytes:
         TypeError
             If a token is no integer.
         """
-        return bytes(_in_range(tokens, 256)).decode(errors="replace")
+        return bytes(in_range(tokens, 256)).decode(errors="replace")
 
 
-def _in_range(tokens: Iterable[SupportsIndex], n_tokens: int) -> list[int]:
+def fitting(vocabulary: Vocabulary | None, n_tokens: int) -> Vocabulary | None:
+    """``vocabulary``, if a model of ``n_tokens`` can read all that it says.
+
+    Raises
+    ------
+    ValueError
+        If it holds more tokens than the model.
+
+    Examples
+    --------
+    >>> fitting(Bytes(), 3)
+    Traceback (most recent call last):
+    ...
+    ValueError: vocabulary holds 256 tokens and the model n_tokens=3: it is the vocabulary of another model
+    """
+    if vocabulary is not None and vocabulary.n_tokens > n_tokens:
+        raise ValueError(
+            f"vocabulary holds {vocabulary.n_tokens} tokens and the model n_tokens={n_tokens}: "
+            "it is the vocabulary of another model"
+        )
+    return vocabulary
+
+
+def in_range(tokens: Iterable[SupportsIndex], n_tokens: int) -> list[int]:
     ids = [index(token) for token in tokens]
     if ids and not (min(ids) >= 0 and max(ids) < n_tokens):
         worst = min(ids) if min(ids) < 0 else max(ids)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MambaConfig
 
 from nextlens.models.batch import Batch
 from nextlens.models.bridge import Bridged
 from nextlens.models.hooked import Hooked, canonical_site
+from nextlens.models.hugging_face import wrapped
 from nextlens.models.kernel import Kernel
 from nextlens.models.objectives.next_token import next_token, weighted_mean
 from nextlens.models.prefixes import PrefixTree
@@ -20,6 +22,21 @@ from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.transformer import Transformer, TransformerConfig
 
 SMALL = TransformerConfig(n_tokens=3, n_layers=2, n_heads=2, d_model=16, d_mlp=24, n_ctx=8, seed=1)
+
+
+def foreign(config, name: str) -> Bridged:
+    """A transformers model with weights far from their first values, drawn alike each time."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape)
+    return wrapped(model, name)
+
+
+#: What a small transformers model is made of, under the names of Llama, GPT-NeoX and Mamba.
+SHAPE = {"vocab_size": 3, "hidden_size": 16, "num_hidden_layers": 2, "bos_token_id": 0, "eos_token_id": 0}
+HEADS = {"intermediate_size": 24, "num_attention_heads": 2, "max_position_embeddings": 8}
 
 #: Every kernel with named insides. A new one joins the laws of both tables by its line here.
 HOOKED = {
@@ -39,6 +56,12 @@ HOOKED = {
     ),
     "bridged, attention only": Bridged(Transformer(replace(SMALL, d_mlp=0)).to_bridge()),
     "bridged, no normalisation": Bridged(Transformer(replace(SMALL, normalisation="none")).to_bridge()),
+    "bridged GPT-2": foreign(
+        GPT2Config(vocab_size=3, n_positions=8, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0), "GPT-2"
+    ),
+    "bridged Llama": foreign(LlamaConfig(**SHAPE, **HEADS, num_key_value_heads=1), "Llama"),
+    "bridged Pythia": foreign(GPTNeoXConfig(**SHAPE, **HEADS), "Pythia"),
+    "bridged Mamba": foreign(MambaConfig(**SHAPE, state_size=4), "Mamba"),
     "GRU": Recurrent(RecurrentConfig(n_tokens=3, kind="GRU", n_layers=2, d_model=16, seed=1)),
     "LSTM": Recurrent(RecurrentConfig(n_tokens=3, kind="LSTM", n_layers=2, d_model=16, seed=1)),
     "RNN, one-hot": Recurrent(RecurrentConfig(n_tokens=3, kind="RNN", n_layers=2, d_model=16, one_hot=True, seed=1)),
@@ -54,7 +77,7 @@ KERNELS = {
 every_kernel = pytest.mark.parametrize("name", KERNELS)
 every_hooked = pytest.mark.parametrize("name", HOOKED)
 with_attention = pytest.mark.parametrize(
-    "name", [name for name, model in HOOKED.items() if not isinstance(model, Recurrent)]
+    "name", [name for name, model in HOOKED.items() if "blocks.0.attn.hook_pattern" in model.sites]
 )
 
 
@@ -233,6 +256,15 @@ def test_an_edit_that_gives_none_leaves_the_value(name):
 
 
 @every_hooked
+def test_an_edit_of_any_site_that_can_be_edited_reaches_the_logits(name):
+    model, plain = HOOKED[name], HOOKED[name](BATCH)
+    editable = [site for site in model.sites if not (name.startswith("bridged") and site.endswith("resid_mid"))]
+    for site in editable:
+        with model.edited(site, lambda value: value * torch.linspace(0.5, 1.5, value.numel()).view_as(value)):
+            assert (model(BATCH) - plain).abs().max() > 1e-6, site
+
+
+@every_hooked
 def test_no_hook_is_left_after_an_exception(name):
     model, plain = HOOKED[name], HOOKED[name](BATCH)
     before = hooks_on(model)
@@ -259,7 +291,7 @@ def test_the_residual_stream_is_a_sum_whatever_is_edited(name):
             model(BATCH)
         inside = {site.removeprefix("blocks.0."): value for site, value in seen.items()}
         pre, out, post = inside["resid_pre"], inside["attn_out"], inside["resid_post"]
-        middle, more = (inside["resid_mid"], inside["mlp_out"]) if "mlp_out" in parts else (pre + out, 0)
+        middle, more = inside.get("resid_mid", pre + out), inside.get("mlp_out", 0)
         torch.testing.assert_close(post - middle - more, torch.zeros_like(post), atol=1e-6, rtol=0)
         if part != "resid_mid":
             torch.testing.assert_close(middle - pre - out, torch.zeros_like(post), atol=1e-6, rtol=0)
@@ -273,7 +305,9 @@ def has(model: Hooked, site: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", [name for name in HOOKED if name.startswith("bridged") and "only" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in HOOKED if name.startswith("bridged") and has(HOOKED[name], "blocks.0.resid_mid")]
+)
 def test_an_edit_that_a_bridge_would_lose_is_refused(name):
     edited = HOOKED[name].edited("blocks.0.resid_mid", torch.zeros_like)
     with pytest.raises(ValueError, match=r"blocks\.0\.resid_mid.* edit 'blocks\.0\.hook_attn_out' instead"), edited:

@@ -1,0 +1,233 @@
+"""A Hugging Face directory as a ``Hooked`` kernel: safetensors only, offline, none of its code is run."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+from transformer_lens.model_bridge.sources import build_bridge_from_module, detect_tokenizer_bos_eos
+from transformer_lens.utilities.attn_implementation import force_eager_attention
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import __version__ as transformers_version
+from transformers.utils import logging
+
+from nextlens.models.bridge import Bridged
+from nextlens.models.kernel import refuse_looking_ahead
+from nextlens.models.subwords import Subwords
+from nextlens.models.weights import refuse_not_finite
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+#: Suffixes under which pickled weights go; such a file is never opened.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+#: A directory with none of these has no vocabulary.
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+#: More of the model's tokens than this share unknown to the tokenizer: more than padding, and worth a warning.
+UNREACHED = 0.02
+
+
+def load_directory(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Bridged:
+    """The language model in ``folder``, wrapped by TransformerLens, in evaluation mode; its vocabulary with it.
+
+    Attention is computed step by step (``eager``), so that patterns can be watched. The weights are those
+    of the files: nothing is folded or centred.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing: the configuration, the weights, one of their shards.
+    ValueError
+        In one sentence that names the file and the way out: pickled weights, code of its own, a truncated
+        file, missing, mismatched or non-finite weights, an architecture that is not wrapped or is no
+        next-token model, a tokenizer that is not this model's.
+    """
+    config = _config(folder)
+    for path in _weight_files(folder):
+        _refuse_truncated(path)
+    try:
+        with quietly():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation="eager",
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # whatever transformers raises
+        raise ValueError(
+            f"{str(folder)!r} is not loaded by transformers {transformers_version}: {_line(error)}"
+        ) from error
+    _refuse_other_weights(folder, report)
+    return wrapped(model.to(device), str(folder), tokenizer=_tokenizer(folder))
+
+
+def wrapped(model: PreTrainedModel, name: str, *, tokenizer: Any = None) -> Bridged:
+    """A transformers model in memory as a ``Hooked`` kernel; its modules are replaced in place.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    name : str
+        What errors call it.
+    tokenizer : transformers tokenizer, optional
+
+    Raises
+    ------
+    ValueError
+        As :func:`load_directory`.
+    """
+    architecture = type(model).__name__
+    if architecture not in SUPPORTED_ARCHITECTURES:
+        raise ValueError(
+            f"{name!r} holds a {architecture}, which TransformerLens does not wrap; load it with transformers and "
+            "give load(model, sites={name: submodule})"
+        )
+    refuse_not_finite(model.named_parameters(), name)
+    vocabulary = None if tokenizer is None else _vocabulary(tokenizer, model, name)
+    force_eager_attention(model)
+    bridge = build_bridge_from_module(model.eval(), architecture, hf_config=model.config, model_name=name)
+    if tokenizer is not None:
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        bridge.tokenizer = tokenizer
+        bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = detect_tokenizer_bos_eos(tokenizer)
+    found = Bridged(bridge, vocabulary)
+    refuse_looking_ahead(found, name, device=model.device)
+    return found
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """While open, transformers draws no progress bar and logs errors only."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _config(folder: Path) -> Any:
+    described = _json(folder / "config.json")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in _json(folder / name):
+            raise ValueError(
+                f"{str(folder / name)!r} names code of its own (auto_map), which is not run; if transformers knows "
+                f"{described.get('model_type')!r} without it, take auto_map out of the file"
+            )
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever transformers raises
+        raise ValueError(
+            f"{str(folder / 'config.json')!r} describes no model that transformers {transformers_version} knows "
+            f"(model_type {described.get('model_type')!r})"
+        ) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {str(path)!r}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is truncated or is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{str(path)!r} holds no JSON object")
+    return found
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        try:
+            names = sorted(set(_json(folder / INDEX)["weight_map"].values()))
+        except (KeyError, AttributeError) as error:
+            raise ValueError(f"{str(folder / INDEX)!r} holds no weight_map") from error
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{str(folder)!r} lacks {len(missing)} of its {len(names)} shards, {missing[0]!r} first; "
+                "fetch the missing ones"
+            )
+        return [folder / name for name in names]
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise ValueError(
+            f"{str(folder)!r} holds its weights only as a pickle, {pickles[0]!r}, which can run code and is not "
+            f"opened; fetch {WEIGHTS!r} instead, or convert it where you trust it: model.save_pretrained(folder)"
+        )
+    raise FileNotFoundError(f"{str(folder)!r} holds no weights: neither {WEIGHTS!r} nor {INDEX!r}")
+
+
+def _refuse_truncated(path: Path) -> None:
+    try:
+        with safe_open(path, framework="pt"):
+            return
+    except SafetensorError as error:
+        size = path.stat().st_size
+        raise ValueError(
+            f"{str(path)!r} ({size} bytes) is truncated or is no safetensors file; fetch it again ({error})"
+        ) from error
+
+
+def _refuse_other_weights(folder: Path, report: dict[str, Any]) -> None:
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        raise ValueError(
+            f"{name} in {str(folder)!r} is {tuple(found)}, and should be {tuple(expected)}: "
+            "config.json and the weights are of two models"
+        )
+    missing, unread = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    if missing:
+        raise ValueError(f"{str(folder)!r} lacks {len(missing)} of the model's weights, {missing[0]} first")
+    if unread:
+        warnings.warn(
+            f"{str(folder)!r} holds {len(unread)} weights that the model does not read, {unread[0]} first",
+            stacklevel=4,
+        )
+
+
+def _tokenizer(folder: Path) -> Any:
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return None
+    try:
+        with quietly():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever transformers or tokenizers raise
+        raise ValueError(f"the tokenizer in {str(folder)!r} cannot be read: {_line(error)}") from error
+
+
+def _vocabulary(tokenizer: Any, model: PreTrainedModel, name: str) -> Subwords:
+    vocabulary, n_tokens = Subwords(tokenizer.backend_tokenizer), model.get_input_embeddings().num_embeddings
+    if vocabulary.n_tokens > n_tokens:
+        raise ValueError(
+            f"the tokenizer in {name!r} has {vocabulary.n_tokens} tokens and the model {n_tokens}: "
+            "it is the tokenizer of another model"
+        )
+    if vocabulary.n_tokens < (1 - UNREACHED) * n_tokens:
+        warnings.warn(
+            f"the tokenizer in {name!r} has {vocabulary.n_tokens} tokens and the model {n_tokens}; "
+            "check that it is this model's",
+            stacklevel=4,
+        )
+    return vocabulary
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
