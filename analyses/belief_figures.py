@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from nextlens.analyses.belief_geometry import (
-    Prefixes,
-    guesses,
-)
+from nextlens.analyses.belief_geometry import BeliefGeometry, guesses
 from nextlens.analyses.belief_numbers import DRAWN_NULLS, SeedResult, named, nulls_of
 from nextlens.analyses.belief_training import BeliefRecipe, snapshot_of
 from nextlens.analyses.displays import style
@@ -21,6 +18,7 @@ from nextlens.analyses.displays.layers import LayersDisplay
 from nextlens.analyses.displays.process_graph import ProcessDisplay
 from nextlens.analyses.displays.simplex import SimplexDisplay
 from nextlens.analyses.emergence import emergence, snapshots_after
+from nextlens.analyses.prefix_rows import Prefixes
 from nextlens.models import checkpoints
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,14 +11,11 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from nextlens.analyses.belief_geometry import (
-    BeliefGeometry,
-    Prefixes,
-    constant_mse,
-)
+from nextlens.analyses.belief_geometry import RIVAL, UNWEIGHTED, BeliefGeometry, constant_mse
 from nextlens.analyses.belief_training import BeliefRecipe
 from nextlens.analyses.emergence import Moment
 from nextlens.analyses.intervals import interval
+from nextlens.analyses.prefix_rows import Prefixes
 from nextlens.analyses.results_folder import NUMBERS
 
 #: In-sample mean squared errors at the last block, published by Shai et al. 2024 (arXiv:2405.15943,
@@ -64,13 +62,14 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
             "nulls": {"untrained twin": interval([one.loss_of_twin for one in runs])},
         },
     }
-    protocols = {"held-out": [one.held_out for one in runs], recipe.protocol: geometries}
+    protocols = {"held-out": [one.held_out for one in runs], recipe.reading: geometries}
     for protocol, measured in protocols.items():
         name = key_of(protocol)
         details[name] = r2_beside_nulls(measured)
         numbers |= {name: details[name]["mean"]}
         for null, suffix in (("untrained twin", "untrained"), ("shuffle", "shuffled")):
             numbers[f"{name}_{suffix}"] = details[name]["nulls"][null]["mean"]
+    details["pairwise_r2"] = pairwise_beside_nulls([one.held_out for one in runs])
     in_sample = [one.mse_paper2024 for one in runs if one.mse_paper2024 is not None]
     if len(in_sample) == len(runs):
         paper = interval(in_sample)
@@ -127,10 +126,10 @@ def key_of(protocol: str) -> str:
 
     Examples
     --------
-    >>> key_of("held-out")
-    'r2_held_out'
+    >>> key_of("held-out by suffix")
+    'r2_held_out_by_suffix'
     """
-    return f"r2_{protocol.replace('-', '_')}"
+    return f"r2_{re.sub('[ -]', '_', protocol)}"
 
 
 def r2_beside_nulls(geometries: Sequence[BeliefGeometry]) -> dict[str, Any]:
@@ -144,7 +143,33 @@ def r2_beside_nulls(geometries: Sequence[BeliefGeometry]) -> dict[str, Any]:
     best = [float(g.scores.r2.sel(predictor="untrained twin").max()) for g in geometries]
     nulls["untrained twin, best site"] = interval(best)
     nulls |= {null: interval([float(g.nulls.r2.sel(null=null)) for g in geometries]) for null in nulls_of(geometries)}
-    return {**probe, "site": geometries[0].site, "protocol": geometries[0].nulls.attrs, "nulls": nulls}
+    said = geometries[0].scores.predictor.values
+    beside = {name: interval([g.r2(name) for g in geometries]) for name in (UNWEIGHTED, RIVAL) if name in said}
+    return {**probe, "site": geometries[0].site, "protocol": geometries[0].nulls.attrs, "nulls": nulls, **beside}
+
+
+def pairwise_beside_nulls(geometries: Sequence[BeliefGeometry]) -> dict[str, Any]:
+    """Squared correlations of distances and cosines over pairs of prefixes, at the last site, over seeds.
+
+    "next-token law" is the null that asks whether what is read keeps the distances between predictions
+    rather than those between beliefs.
+    """
+    found = [geometry.pairwise(np.random.default_rng(0)) for geometry in geometries]
+    first = found[0]
+    return {
+        "site": geometries[0].site,
+        "protocol": first.attrs,
+        **{
+            metric: {
+                truth: {
+                    str(who): interval([float(one.sel(metric=metric, truth=truth, predictor=who)) for one in found])
+                    for who in first.predictor.values
+                }
+                for truth in map(str, first.truth.values)
+            }
+            for metric in map(str, first.metric.values)
+        },
+    }
 
 
 def nulls_of(geometries: Sequence[BeliefGeometry]) -> list[str]:
@@ -155,14 +180,14 @@ def nulls_of(geometries: Sequence[BeliefGeometry]) -> list[str]:
 def summary(recipe: BeliefRecipe, numbers: Mapping[str, Any], folder: Path) -> str:
     """Ten lines: what was done, what came out beside its nulls, and what to look at."""
     details = numbers["details"]
-    r2 = details[key_of(recipe.protocol)]
+    r2 = details[key_of(recipe.reading)]
     in_sample = r2["protocol"]["in_sample"]
     shuffle = "what fitting the rows it is scored on gives" if in_sample else "must be about 0 or below"
     lines = [
         f"{named(recipe)}: {len(numbers['seeds'])} transformers of {numbers['parameters_of_model']:,} parameters, "
         f"{recipe.steps:,} steps of {recipe.batch_size} words",
         _line("loss / optimum", details["loss_over_optimum"], 5, "1 is the best that any model can do"),
-        _line(f"belief R², {recipe.protocol}", r2, 4, f"at {r2['site']}{', in sample' * in_sample}"),
+        _line(f"belief R², {recipe.reading}", r2, 4, f"at {r2['site']}{', in sample' * in_sample}"),
         _line("  untrained twin", r2["nulls"]["untrained twin, best site"], 4, "best site: what the input gives"),
         _line("  shuffled beliefs", r2["nulls"]["shuffle"], 4, shuffle),
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from nextlens.analyses.belief_geometry import Prefixes
+from nextlens.analyses.prefix_rows import Prefixes
 from nextlens.models.arguments import at_least
 from nextlens.models.processes.mixed_states import first_equal
 from nextlens.probes.belief import folds_by_group

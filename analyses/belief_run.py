@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nextlens.analyses.belief_figures import draw
-from nextlens.analyses.belief_geometry import (
-    Prefixes,
-    belief_geometry,
-    excess_loss,
-    paper2024_mse,
-)
+from nextlens.analyses.belief_geometry import belief_geometry, paper2024_mse
 from nextlens.analyses.belief_numbers import SeedResult, sum_up
 from nextlens.analyses.belief_training import BeliefRecipe, checkpoint_of, train_seed
 from nextlens.analyses.model_training import progress_bar, steps_done
+from nextlens.analyses.prefix_rows import Prefixes, excess_loss
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
 from nextlens.models.arguments import at_least
 from nextlens.models.training import over_seeds
@@ -38,8 +34,9 @@ def run_seed(
     model, sites = trained.model, recipe.probed(trained.model)
     prefixes = Prefixes.of(recipe.made, model.config.n_ctx)
     twin = model.untrained()
-    geometry = held_out = belief_geometry(model, twin, prefixes, sites=sites, protocol=recipe.protocol)
-    if recipe.protocol != "held-out":
+    rules = {"protocol": recipe.protocol, "folds": recipe.folds}
+    geometry = held_out = belief_geometry(model, twin, prefixes, sites=sites, **rules)
+    if recipe.reading != "held-out":
         held_out = belief_geometry(model, twin, prefixes, sites=sites[-1:])
     return SeedResult(
         excess_loss(model, prefixes),

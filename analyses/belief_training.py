@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from nextlens.analyses.belief_geometry import PROTOCOLS, Prefixes, listable, probed_sites
+from nextlens.analyses.belief_geometry import probed_sites
+from nextlens.analyses.belief_protocols import FOLDS, PROTOCOLS, refuse_unfit
 from nextlens.analyses.emergence import Moment, emergence_at, measured_after, snapshots_after
 from nextlens.analyses.model_training import Training, training_steps
+from nextlens.analyses.prefix_rows import Prefixes, listable
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.batch import Batch
@@ -52,6 +54,8 @@ class BeliefRecipe:
     sites : tuple of str, optional
         The embedding and every block's ``hook_resid_post`` if None; the last one is followed and drawn.
     protocol : {"held-out", "paper2024"}
+    folds : {"prefix", "suffix", "belief"}
+        What is held out together.
 
     Raises
     ------
@@ -68,6 +72,7 @@ class BeliefRecipe:
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     sites: tuple[str, ...] | None = None
     protocol: str = "held-out"
+    folds: str = "prefix"
 
     def __post_init__(self) -> None:
         if self.warmup is None:
@@ -84,19 +89,22 @@ class BeliefRecipe:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
         one_of("protocol", self.protocol, PROTOCOLS)
+        one_of("folds", self.folds, tuple(FOLDS))
         config = self.config(self.seeds[0])
         if self.made.n_states < 2 or optimal_loss(self.made, 2).sum() < 1e-9:
             raise ValueError(
                 f"process={self.process!r} with {dict(self.parameters)!r} has one state, or says nothing uncertain: "
                 "there is no belief to look for"
             )
-        if self.protocol == "paper2024" and not listable(self.made, config.n_ctx):
-            raise ValueError(
-                f"protocol='paper2024' regresses on every word of {config.n_ctx} tokens, and "
-                f"process={self.process!r} has too many to list; use 'held-out'"
-            )
+        listed = self.protocol != "paper2024" or listable(self.made, config.n_ctx)
+        refuse_unfit(self.protocol, self.folds, listed, self.process, config.n_ctx)
         model = Transformer(config)
         record(model, Batch.from_tokens([[0, 0]]), self.probed(model), where=np.ones((1, 1), dtype=bool))
+
+    @property
+    def reading(self) -> str:
+        """The protocol, with the folds where they are not the usual ones."""
+        return self.protocol + f" by {self.folds}" * (self.folds != "prefix")
 
     @property
     def made(self) -> Process:
@@ -142,7 +150,7 @@ class BeliefRecipe:
         words += [f"--set {name}={float(value)!r}" for name, value in self.parameters.items()]
         if self.steps != BeliefRecipe.steps:
             words.append(f"--steps {self.steps}")
-        for name in ("batch_size", "learning_rate", "warmup", "protocol"):
+        for name in ("batch_size", "learning_rate", "warmup", "protocol", "folds"):
             if getattr(self, name) != getattr(usual, name):
                 words.append(f"--{name.replace('_', '-')} {getattr(self, name)}")
         if self.seeds != usual.seeds:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int
 
-from nextlens.analyses.belief_geometry import Prefixes, excess_loss
+from nextlens.analyses.prefix_rows import Prefixes, excess_loss
 from nextlens.models.arguments import at_least
 from nextlens.models.hooked import Hooked
 from nextlens.models.recording import record

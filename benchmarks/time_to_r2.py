@@ -19,7 +19,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from nextlens.analyses.belief_geometry import Prefixes, excess_loss, guesses, paper2024_mse
+from nextlens.analyses.belief_geometry import guesses, paper2024_mse
+from nextlens.analyses.prefix_rows import Prefixes, excess_loss
 from nextlens.models.processes import mess3
 from nextlens.models.training import train, warmup_cosine
 from nextlens.models.transformer import Transformer, paper_mess3

@@ -25,11 +25,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from nextlens.analyses.belief_geometry import Prefixes, belief_geometry, constant_mse, excess_loss, paper2024_mse
+from nextlens.analyses.belief_geometry import belief_geometry, constant_mse, paper2024_mse
 from nextlens.analyses.displays.emergence import EmergenceDisplay
 from nextlens.analyses.displays.layers import LayersDisplay
 from nextlens.analyses.displays.simplex import SimplexDisplay
 from nextlens.analyses.emergence import emergence, emergence_at, measured_after
+from nextlens.analyses.prefix_rows import Prefixes, excess_loss
 from nextlens.models.processes import mess3
 from nextlens.models.processes.mixed_states import mixed_state_presentation, optimal_loss
 from nextlens.models.training import train, warmup_cosine

@@ -13,17 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nextlens.analyses import belief_geometry as question
+from nextlens.analyses import prefix_rows
 from nextlens.analyses.belief_geometry import (
+    RIVAL,
+    UNWEIGHTED,
     BeliefGeometry,
-    Prefixes,
     belief_geometry,
     constant_mse,
-    excess_loss,
     guesses,
     paper2024_mse,
     probed_sites,
 )
+from nextlens.analyses.prefix_rows import Prefixes, excess_loss
 from nextlens.models.batch import Batch
 from nextlens.models.hooked import canonical_site
 from nextlens.models.processes import Process, even, golden_mean, mess3, process_by_name, rrxor
@@ -183,7 +184,7 @@ def test_weights_of_a_sample_tend_to_the_probabilities():
 
 def test_too_many_words_to_list_are_sampled(monkeypatch):
     assert Prefixes.of(mess3(), 4).listed
-    monkeypatch.setattr(question, "MOST_WORDS", 80)
+    monkeypatch.setattr(prefix_rows, "MOST_WORDS", 80)
     sampled = Prefixes.of(mess3(), 4)
     assert not sampled.listed
     assert len(sampled.batch) == 20_000
@@ -309,7 +310,7 @@ def test_held_out_noise_scores_nothing_where_rows_are_few():
 def test_columns_are_the_model_its_twin_and_shuffled_beliefs():
     prefixes = Prefixes.of(mess3(), 5)
     both, swapped = belief_geometry(MODEL, TWIN, prefixes), belief_geometry(TWIN, MODEL, prefixes)
-    assert both.scores.predictor.values.tolist() == ["probe", "untrained twin", "shuffle"]
+    assert both.scores.predictor.values.tolist() == ["probe", "untrained twin", "shuffle", UNWEIGHTED, RIVAL]
     assert both.scores.site.values.tolist() == ["hook_embed", "blocks.0.hook_resid_post"] == probed_sites(MODEL)
     np.testing.assert_array_equal(both.scores.r2[:, :2], swapped.scores.r2[:, 1::-1])
     np.testing.assert_array_equal(both.untrained, swapped.guess)

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nextlens.analyses import belief_figures, belief_run, belief_training, model_training
-from nextlens.analyses.belief_geometry import Prefixes, constant_mse, excess_loss, paper2024_mse
+from nextlens.analyses.belief_geometry import constant_mse, paper2024_mse
 from nextlens.analyses.belief_numbers import interval, summary
 from nextlens.analyses.belief_run import run, run_seed
 from nextlens.analyses.belief_training import BeliefRecipe, checkpoint_of, snapshot_of
 from nextlens.analyses.emergence import measured_after, snapshots_after
 from nextlens.analyses.model_training import steps_done
+from nextlens.analyses.prefix_rows import Prefixes, excess_loss
 from nextlens.models import checkpoints
 from nextlens.models.processes import mess3
 from nextlens.models.transformer import TransformerConfig

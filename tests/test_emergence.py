@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextlens.analyses.belief_geometry import Prefixes, belief_geometry, excess_loss
+from nextlens.analyses.belief_geometry import belief_geometry
 from nextlens.analyses.emergence import FOLLOWED, Moment, emergence, emergence_at, measured_after, snapshots_after
+from nextlens.analyses.prefix_rows import Prefixes, excess_loss
 from nextlens.models.processes import mess3
 from nextlens.models.transformer import Transformer, TransformerConfig
 
