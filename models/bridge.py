@@ -148,6 +148,7 @@ class Bridged(nn.Module):
         def keep(value: Tensor, *, hook: Any, site: str) -> None:
             seen[site] = value
 
+        _ = self._honoured  # tried before a hook is there to see the trial
         hooks = [(_hook_name(canonical_site(site, self.sites)), partial(keep, site=site)) for site in sites]
         with self.bridge.hooks(fwd_hooks=hooks):
             yield seen
@@ -166,6 +167,7 @@ class Bridged(nn.Module):
         if name.endswith("hook_resid_mid"):
             instead = name.replace("resid_mid", "attn_out")
             raise ValueError(f"site={site!r} cannot be edited through a bridge; edit {instead!r} instead")
+        _ = self._honoured  # tried before a hook is there to see the trial
         with self.bridge.hooks(fwd_hooks=[(_hook_name(name), lambda value, hook: edit(value))]):
             yield
 

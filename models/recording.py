@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -10,25 +12,26 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Int
 from torch import Tensor
-from tqdm import tqdm
 
-from nextlens.models.arguments import at_least
+from nextlens.models.arguments import at_least, one_of
 from nextlens.models.batch import Batch, refuse_out_of_range
+from nextlens.models.chunks import (
+    DTYPES,
+    POSITIONS_AT_A_TIME,
+    Where,
+    chunks,
+    device_of,
+    joined,
+    labels,
+    layout_of,
+    masked,
+    passing,
+    refuse_nothing,
+)
 from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.kernel import Kernel
 from nextlens.models.prefixes import number_prefixes
-
-#: How the values of a site are laid out, by the last part of its name; all others are
-#: (sequence, position, feature).
-LAYOUTS = {
-    **dict.fromkeys(
-        ("hook_q", "hook_k", "hook_v", "hook_z", "hook_rot_q", "hook_rot_k"),
-        ("sequence", "position", "head", "head_feature"),
-    ),
-    **dict.fromkeys(("hook_pre", "hook_pre_linear", "hook_post"), ("sequence", "position", "neuron")),
-    **dict.fromkeys(("hook_pattern", "hook_attn_scores"), ("sequence", "head", "position", "looked_at")),
-    "hook_scale": ("sequence", "position", "scale"),
-}
+from nextlens.models.stored_recording import RecordingWriter, fingerprint, open_recording
 
 
 @runtime_checkable
@@ -41,30 +44,43 @@ class Believer(Protocol):
 @torch.no_grad()
 def record(
     model: Hooked,
-    batch: Batch,
+    batch: Batch | Iterable[Batch],
     sites: Sequence[str],
     *,
-    where: Bool[np.ndarray, "batch time"] | None = None,
-    chunk: int = 256,
+    path: str | os.PathLike[str] | None = None,
+    where: Where = None,
+    dtype: str | None = None,
+    chunk: int | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Run ``model`` on ``batch`` and keep what passes through ``sites``.
+    """Run ``model`` on ``batch`` and keep what passes through ``sites``, in memory or on disk.
 
     The value at ``position`` t is the one just after ``tokens[:, t]`` was read, so it is paired with
-    the belief after that token and with the prediction of the next one: no shift is needed.
+    the belief after that token and with the prediction of the next one: no shift is needed. The model
+    runs no further than the last of ``sites``.
+
+    With ``path``, memory is bounded by the chunk (and a few numbers for each sequence), and a recording
+    that was stopped, at whatever moment, is finished by a call with the same arguments: to the same
+    bytes, on the same machine. One that is complete is opened.
 
     Parameters
     ----------
     model : Hooked
         Left as it was: in the same mode, with no hook.
-    batch : Batch
+    batch : Batch, or iterable of Batch
+        A stream is numbered through: ``sequence`` goes on from one batch to the next. All have one length.
     sites : sequence of str
         Names from ``model.sites``, full or short.
-    where : bool array of shape (batch, time), optional
-        Which positions to keep; only then is memory bounded by what is kept. Sites that are not laid
-        out by position first (attention patterns) cannot be thinned.
-    chunk : int, default=256
-        Sequences at a time.
+    path : path, optional
+        A folder: one ``.npy`` for each site, and a manifest, ``recording.json``.
+    where : bool array of shape (batch, time), or function of a Batch that gives one, optional
+        Which positions to keep. Of a stream, a function. Sites that are not laid out by position first
+        (attention patterns) cannot be thinned.
+    dtype : {"float32", "float16"}, optional
+        What is kept; as computed if None. What was computed in bfloat16, which NumPy lacks, is kept as
+        float32, exactly; float16 rounds to 11 bits. Where they differ, ``attrs["computed_in"]`` says so.
+    chunk : int, optional
+        Sequences at a time; if None, as many as make 4,096 positions, and at most 256.
     progress : bool, default=False
 
     Returns
@@ -74,45 +90,69 @@ def record(
         (sequence, position, head, head_feature), for MLPs (sequence, position, neuron), for patterns
         (sequence, head, position, looked_at). With ``where``, one dim ``sample`` in place of the
         first two. Coordinates: ``sequence``, ``position``, ``token``, and ``prefix``, a
-        number that is equal exactly where equal tokens have been read.
+        number that is equal exactly where equal tokens have been read. With ``path``, mapped from disk
+        as :func:`~nextlens.models.stored_recording.open_recording` does.
 
     Raises
     ------
     ValueError
         If a site does not exist (the nearest ones are named) or was never reached, ``where`` is of
-        another shape or keeps nothing, or ``chunk`` is below 1.
+        another shape or keeps nothing, ``chunk`` is below 1, a value is beyond float16, or ``path``
+        holds the recording of another model, of other sites or of another batch (what differs is named).
+    OSError
+        If ``path`` cannot be written to, or another process is writing there.
     """
     if isinstance(sites, str):
         raise ValueError(f"sites={sites!r} must be a list of names: [{sites!r}]")
     names = {site: canonical_site(site, model.sites) for site in sites}
     if not names:
         raise ValueError("sites is empty; name at least one of model.sites")
-    at_least("chunk", chunk, 1)
-    keep = _mask(where, batch)
-    layouts = {site: LAYOUTS.get(name.rpartition(".")[2], _BY_POSITION) for site, name in names.items()}
-    for site, layout in layouts.items():
-        if keep is not None and layout[1] != "position":
+    if chunk is not None:
+        at_least("chunk", chunk, 1)
+    if dtype is not None:
+        one_of("dtype", dtype, DTYPES)
+    for site, name in names.items():
+        if where is not None and layout_of(name)[1] != "position":
             raise ValueError(f"site={site!r} holds one value for each pair of positions; record it without where=")
-    kept: dict[str, list[np.ndarray]] = {site: [] for site in names}
-    device = device_of(model, batch)
-    starts = range(0, len(batch), chunk)
-    for start in tqdm(starts, desc="record", unit="chunk", leave=False) if progress else starts:
-        rows = slice(start, start + chunk)
-        with model.watched(*names) as seen:
-            model(batch[rows].to(device))
-        for site in names:
-            if site not in seen:
-                raise ValueError(f"site={site!r} was not reached when the model ran")
-            value = seen[site].expand(len(batch.tokens[rows]), *seen[site].shape[1:])
-            kept[site].append((value if keep is None else value[keep[rows].to(device)]).cpu().numpy().copy())
-    data = {
-        site: ((("sample", *layouts[site][2:]) if keep is not None else layouts[site]), np.concatenate(kept[site]))
-        for site in names
+    passed = partial(passing, model, names, dtype)
+    if path is None or isinstance(batch, Batch):
+        batch, where = joined(batch, where)
+        refuse_nothing(where)
+    if path is None:
+        return _in_memory(chunks(batch, where, chunk, progress), passed, batch, where)
+    asked = {
+        "model": fingerprint(model),
+        "sites": names,
+        "dtype": dtype or "as computed",
+        "chunk": chunk or f"{POSITIONS_AT_A_TIME} positions",
+        "where": "every position" if where is None else "some positions",
     }
-    return xr.Dataset(data, coords=_coordinates(batch, keep))
+    with RecordingWriter(path, asked) as writer:
+        for first, part, keep in chunks(batch, where, chunk, progress):
+            if not writer.holds((part.tokens, part.positions, part.attend, keep)):
+                writer.append(part.tokens.cpu().numpy(), passed(part, keep) | labels(first, part, keep))
+        writer.finish()
+    return open_recording(path)
 
 
-_BY_POSITION = ("sequence", "position", "feature")
+def _in_memory(
+    parts: Iterable[tuple[int, Batch, Tensor | None]],
+    passed: Callable[[Batch, Tensor | None], dict[str, xr.Variable]],
+    batch: Batch,
+    keep: Tensor | None,
+) -> xr.Dataset:
+    """Filled chunk by chunk, so that nothing is held twice."""
+    rows = len(batch) if keep is None else int(keep.sum())
+    whole: dict[str, xr.Variable] = {}
+    filled = 0
+    for _, part, kept in parts:
+        found = passed(part, kept)
+        for site, values in found.items():
+            if site not in whole:
+                whole[site] = xr.Variable(values.dims, np.empty((rows, *values.shape[1:]), values.dtype), values.attrs)
+            whole[site].data[filled : filled + len(values)] = values.data
+        filled += len(values)
+    return xr.Dataset(whole, coords=_coordinates(batch, keep))
 
 
 @torch.no_grad()
@@ -182,18 +222,13 @@ def labelled(
         raise ValueError(
             f"values has shape {values.shape}; it must be {shape} followed by one axis for each of {trailing}"
         )
-    keep = _mask(where, batch)
+    keep = masked(where, batch)
+    refuse_nothing(keep)
     if keep is not None:
         return xr.DataArray(
             values[keep.numpy()], dims=("sample", *trailing), coords=_coordinates(batch, keep), name=name
         )
     return xr.DataArray(values, dims=("sequence", "position", *trailing), coords=_coordinates(batch, None), name=name)
-
-
-def device_of(kernel: Kernel, batch: Batch) -> torch.device:
-    """Where the weights are; without weights, where the batch is."""
-    weights = kernel.parameters() if isinstance(kernel, torch.nn.Module) else ()
-    return next((weight.device for weight in weights), batch.device)
 
 
 def _coordinates(batch: Batch, keep: Tensor | None) -> dict[str, tuple]:
@@ -216,16 +251,3 @@ def _coordinates(batch: Batch, keep: Tensor | None) -> dict[str, tuple]:
         "token": ("sample", token[kept]),
         "prefix": ("sample", prefix[kept]),
     }
-
-
-def _mask(where: Bool[np.ndarray, "batch time"] | None, batch: Batch) -> Tensor | None:
-    if where is None:
-        return None
-    keep = torch.as_tensor(np.asarray(where))
-    if keep.dtype != torch.bool or keep.shape != batch.tokens.shape:
-        raise ValueError(
-            f"where is {keep.dtype} of shape {tuple(keep.shape)}; it must be boolean of {tuple(batch.tokens.shape)}"
-        )
-    if not keep.any():
-        raise ValueError("where keeps no position; nothing would be recorded")
-    return keep
