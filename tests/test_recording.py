@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 
 import jaxtyping
 import numpy as np
@@ -15,6 +16,7 @@ from nextlens.models.bridge import Bridged
 from nextlens.models.objectives.next_token import next_token
 from nextlens.models.processes import golden_mean, mess3, rrxor
 from nextlens.models.recording import beliefs, labelled, record, surprisal
+from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.transformer import Transformer, TransformerConfig
 
 MODEL = Transformer(TransformerConfig(n_tokens=3, n_layers=2, n_heads=2, d_model=16, d_mlp=24, n_ctx=8, seed=1))
@@ -150,6 +152,73 @@ def test_recording_leaves_the_model_as_it_was():
     with pytest.raises(ValueError, match="tokens hold 3"):
         record(model, BATCH.with_(tokens=BATCH.tokens + 1), ["embed"])
     assert not any(part._forward_hooks for part in model.modules())
+
+
+HOOKED = {
+    "transformer": lambda: Transformer(MODEL.config),
+    "recurrent": lambda: Recurrent(RecurrentConfig(n_tokens=3, kind="LSTM", d_model=8)),
+    "bridge": lambda: Bridged(MODEL.to_bridge()),
+}
+every_hooked = pytest.mark.parametrize("make", HOOKED.values(), ids=HOOKED)
+
+
+def hooks_of(model: torch.nn.Module) -> list[str]:
+    hooked = [name for name, part in model.named_modules() if part._forward_hooks or part._backward_hooks]
+    return hooked + [name for name, part in model.named_modules() if getattr(part, "fwd_hooks", None)]
+
+
+@every_hooked
+def test_an_edit_that_raises_leaves_no_hook_and_the_model_as_it_was(make):
+    model = make()
+    before = model(BATCH)
+    already = hooks_of(model)
+
+    def broken(value):
+        raise ZeroDivisionError
+
+    def halved(value):
+        return value / 2
+
+    for site in ("blocks.0.resid_post", "blocks.1.resid_post"):
+        with pytest.raises(ZeroDivisionError):  # noqa: SIM117
+            with model.watched("embed"), model.edited("embed", halved), model.edited(site, broken):
+                model(BATCH)
+        assert hooks_of(model) == already
+    with pytest.raises(ZeroDivisionError), model.edited("embed", broken):
+        record(model, BATCH, ["blocks.1.resid_post"])
+    assert hooks_of(model) == already
+    assert torch.equal(model(BATCH), before)
+
+
+@every_hooked
+def test_an_edit_sees_the_batch_and_nothing_else(make):
+    model, seen = make(), []
+    with model.edited("blocks.0.resid_post", lambda value: seen.append(value.shape)):
+        model(BATCH)
+        model(BATCH[:2])
+    assert [shape[:2] for shape in seen] == [(7, 5), (2, 5)]
+
+
+@every_hooked
+@pytest.mark.parametrize("n_sites", [1, 3])
+def test_the_model_runs_no_further_than_the_last_site(make, n_sites):
+    model = make()
+    sites = model.sites[:n_sites]
+    expected, reached = record(model, BATCH, model.sites), []
+    with ExitStack() as open_:
+        for site in model.sites:
+            if not site.endswith("resid_mid"):
+                open_.enter_context(model.edited(site, lambda value, site=site: reached.append(site)))
+        found = record(model, BATCH, sites[::-1])
+    xr.testing.assert_identical(
+        found, expected[list(sites[::-1])].drop_vars(set(expected.dims) - set(found.dims), errors="ignore")
+    )
+    assert set(reached) == set(sites)
+
+
+def test_a_recording_is_made_through_what_is_edited():
+    with MODEL.edited("embed", torch.zeros_like):
+        assert not record(MODEL, BATCH, ["embed"])["embed"].any()
 
 
 def test_recording_prints_nothing_unless_progress_is_wanted(capsys):
