@@ -14,13 +14,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedModel
 
+from nextlens.models import smollm2
 from nextlens.models.arguments import one_of
+from nextlens.models.attached import Attached, ReadLogits
+from nextlens.models.gguf import load_gguf
 from nextlens.models.hooked import Hooked
-from nextlens.models.hugging_face import load_directory
+from nextlens.models.hugging_face import PICKLES, bridged, load_directory, wrapped
 from nextlens.models.recurrent import Recurrent, RecurrentConfig
+from nextlens.models.state_dicts import Config, from_weights, read_weights
 from nextlens.models.transformer import Transformer, TransformerConfig
+from nextlens.models.vocabulary import Vocabulary, fitting
 from nextlens.models.weights import precision, put_weights
 
 #: What the JSON header looks like; a file of another format is refused.
@@ -137,39 +144,139 @@ def save(
 
 def load(
     what: Any,
+    config: Config | None = None,
     *,
-    device: str | torch.device = "cpu",
+    sites: Mapping[str, nn.Module | str] | None = None,
+    logits: ReadLogits | None = None,
+    unembedding: nn.Module | str | Tensor | None = None,
+    vocabulary: Vocabulary | None = None,
+    device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> Hooked:
-    """A model from a folder or a file.
+    """A model, from wherever it is.
+
+    Nothing is fetched, no pickle is read but with ``weights_only=True``, no code of a model's folder is run.
 
     Parameters
     ----------
-    what : path
-        Our own checkpoint: the file, or its folder. Or a Hugging Face directory (``config.json`` and
-        safetensors): read offline, and none of its code is run.
-    device : str or torch.device, default="cpu"
+    what : path, mapping, TransformerBridge or nn.Module
+        - Our own checkpoint: the file, or its folder.
+        - A Hugging Face directory: ``config.json`` and safetensors, whole or in shards.
+        - A ``.gguf`` file, or a folder with one. Needs the package ``gguf``.
+        - ``"smollm2-135m"``: SmolLM2-135M-Instruct, from the package that carries it.
+        - A state dict, or a ``.pt`` or ``.safetensors`` file of one; with ``config``.
+        - A ``TransformerBridge``, or a transformers model; its modules are replaced in place.
+        - Any ``nn.Module``, with ``sites``.
+    config : TransformerConfig, RecurrentConfig, TransformerBridgeConfig or PretrainedConfig, optional
+        What a state dict is the state of.
+    sites, logits, unembedding
+        For an ``nn.Module``: see :class:`~nextlens.models.attached.Attached`.
+    vocabulary : Vocabulary, optional
+        In place of what comes with the model.
+    device : str or torch.device, optional
+        The CPU if not given; a model in memory stays where it is.
     dtype : str or torch.dtype, optional
-        The precision of the weights, float32 unless given; ours come in the one they were saved in.
+        The precision of the weights: float32 if not given; ours have the one they were saved in, a model
+        in memory keeps its own.
 
     Returns
     -------
     Hooked
-        ``.vocabulary`` is what its tokens spell, where that came with the model.
+        In evaluation mode. ``.vocabulary`` is what its tokens spell, or None if nothing said so.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
+    ImportError
+        If a package is needed that is not installed, with the command that installs it.
+    TypeError
+        If ``what`` is none of these.
     ValueError
-        If a file is truncated, is no checkpoint, or is of a format or a shape that this version does
-        not read: one sentence that names the file.
+        If a file is truncated, needs code to be read, is no model, or is of a format or a shape that this
+        version does not read: one sentence that names the file. Also if an argument does not go with
+        ``what``.
+
+    Examples
+    --------
+    >>> model = load({"embed": nn.Embedding(3, 8).weight}, TransformerConfig(n_tokens=3, n_layers=0))
+    Traceback (most recent call last):
+    ...
+    ValueError: 'the state dict' does not fit its config: embed.W_E is absent, and should be (3, 64)
     """
-    if dtype is not None:
-        dtype = precision(dtype)
-    if isinstance(what, str | os.PathLike) and (Path(what) / "config.json").is_file():
-        return load_directory(Path(what), device=device, dtype=dtype or torch.float32)
-    return _load_ours(_file(what), device, dtype)
+    dtype = None if dtype is None else precision(dtype)
+    parts = {"sites": sites, "logits": logits, "unembedding": unembedding}
+    if isinstance(what, str | os.PathLike):
+        _refuse_arguments(parts, "a path")
+        model = _from_path(what, config, device or "cpu", dtype)
+    elif isinstance(what, Mapping):
+        _refuse_arguments(parts, "a state dict")
+        _refuse_without(config, "a state dict")
+        model = from_weights(what, config, device=device, dtype=dtype or torch.float32)
+    else:
+        _refuse_arguments({"config": config}, "a model in memory")
+        model = _from_memory(what, parts, vocabulary)
+        model = model if device is None and dtype is None else model.to(device=device, dtype=dtype)
+    if vocabulary is not None:
+        model.vocabulary = fitting(vocabulary, model.n_tokens)
+    return model
+
+
+def _from_path(
+    what: str | os.PathLike[str], config: Config | None, device: str | torch.device, dtype: torch.dtype | None
+) -> Hooked:
+    path, wanted = Path(what), dtype or torch.float32
+    if str(what) == smollm2.NAME and not path.exists():
+        path = smollm2.smollm2_path()
+    if config is not None:
+        return from_weights(read_weights(path), config, where=str(path), device=device, dtype=wanted)
+    if path.is_dir() and not (path / FILE_NAME).is_file():
+        found = sorted(path.glob("*.gguf"))
+        if (path / "config.json").is_file():
+            return load_directory(path, device=device, dtype=wanted)
+        if not found:
+            raise FileNotFoundError(
+                f"there is no checkpoint at {str(path / FILE_NAME)!r}, nor config.json or a GGUF file beside it"
+            )
+        if len(found) > 1:
+            raise ValueError(f"{str(path)!r} holds {len(found)} GGUF files; give one of them, {str(found[0])!r}")
+        path = found[0]
+    if path.suffix == ".gguf":
+        return load_gguf(path, device=device, dtype=wanted)
+    if path.suffix in PICKLES and path.is_file():
+        _refuse_without(config, repr(str(path)))
+    return _load_ours(_file(path), device, dtype)
+
+
+def _from_memory(what: Any, parts: Mapping[str, Any], vocabulary: Vocabulary | None) -> Hooked:
+    if isinstance(what, nn.Module) and parts["sites"] is not None:
+        return Attached(what, vocabulary=vocabulary, **parts)
+    _refuse_arguments(parts, "a model without sites")
+    if isinstance(what, TransformerBridge):
+        return bridged(what)
+    if isinstance(what, PreTrainedModel):
+        return wrapped(what, type(what).__name__)
+    if isinstance(what, Hooked):
+        return what
+    if isinstance(what, nn.Module):
+        raise ValueError(f"a {type(what).__name__} needs sites={{name: submodule}}, the values that can be watched")
+    raise TypeError(
+        f"what is a {type(what).__name__}; it must be a path, a state dict, a TransformerBridge or a module"
+    )
+
+
+def _refuse_arguments(given: Mapping[str, Any], what: str) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} is given, which does not go with {what}")
+
+
+def _refuse_without(config: Config | None, what: str) -> None:
+    if config is None:
+        raise ValueError(
+            f"{what} holds bare weights: give the config of the model too, load(weights, config); "
+            "of a Hugging Face directory, give the folder"
+        )
 
 
 def _load_ours(target: Path, device: str | torch.device, dtype: torch.dtype | None) -> Transformer | Recurrent:
@@ -244,7 +351,10 @@ def _read(path: Path, prefix: str | None) -> tuple[dict[str, Any], dict[str, Ten
 
 def _header(path: Path, text: str | None) -> dict[str, Any]:
     if text is None:
-        raise ValueError(f"{str(path)!r} is a safetensors file, but not a nextlens checkpoint")
+        raise ValueError(
+            f"{str(path)!r} is a safetensors file, but not a nextlens checkpoint; of a Hugging Face directory give the "
+            "folder, for bare weights a config too"
+        )
     try:
         header = json.loads(text)
         made_in = header["format"]

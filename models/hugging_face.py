@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module, detect_tokenizer_bos_eos
 from transformer_lens.utilities.attn_implementation import force_eager_attention
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -54,7 +57,7 @@ def load_directory(folder: Path, *, device: str | torch.device = "cpu", dtype: t
     for path in _weight_files(folder):
         _refuse_truncated(path)
     try:
-        with quietly():
+        with offline():
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
@@ -68,9 +71,9 @@ def load_directory(folder: Path, *, device: str | torch.device = "cpu", dtype: t
             )
     except Exception as error:  # whatever transformers raises
         raise ValueError(
-            f"{str(folder)!r} is not loaded by transformers {transformers_version}: {_line(error)}"
+            f"{str(folder)!r} is not loaded by transformers {transformers_version}: {first_line(error)}"
         ) from error
-    _refuse_other_weights(folder, report)
+    refuse_other_weights(report, str(folder))
     return wrapped(model.to(device), str(folder), tokenizer=_tokenizer(folder))
 
 
@@ -96,7 +99,9 @@ def wrapped(model: PreTrainedModel, name: str, *, tokenizer: Any = None) -> Brid
             "give load(model, sites={name: submodule})"
         )
     refuse_not_finite(model.named_parameters(), name)
-    vocabulary = None if tokenizer is None else _vocabulary(tokenizer, model, name)
+    vocabulary = (
+        None if tokenizer is None else vocabulary_of(tokenizer, model.get_input_embeddings().num_embeddings, name)
+    )
     force_eager_attention(model)
     bridge = build_bridge_from_module(model.eval(), architecture, hf_config=model.config, model_name=name)
     if tokenizer is not None:
@@ -108,15 +113,33 @@ def wrapped(model: PreTrainedModel, name: str, *, tokenizer: Any = None) -> Brid
     return found
 
 
+def bridged(bridge: TransformerBridge) -> Bridged:
+    """A bridge that somebody else made as a ``Hooked`` kernel, with the vocabulary of its tokenizer.
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite, the tokenizer is too large, or a later token changes what was said before it.
+    """
+    name = bridge.cfg.model_name or "the bridge"
+    refuse_not_finite(bridge.named_parameters(), name)
+    vocabulary = None if bridge.tokenizer is None else vocabulary_of(bridge.tokenizer, bridge.cfg.d_vocab, name)
+    found = Bridged(bridge.eval(), vocabulary)
+    refuse_looking_ahead(found, name, device=next(bridge.parameters()).device)
+    return found
+
+
 @contextmanager
-def quietly() -> Iterator[None]:
-    """While open, transformers draws no progress bar and logs errors only."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+def offline() -> Iterator[None]:
+    """While open, transformers asks no network, draws no progress bar and logs errors only."""
+    bars, level, before = logging.is_progress_bar_enabled(), logging.get_verbosity(), constants.HF_HUB_OFFLINE
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
+        constants.HF_HUB_OFFLINE = before
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
@@ -186,19 +209,30 @@ def _refuse_truncated(path: Path) -> None:
         ) from error
 
 
-def _refuse_other_weights(folder: Path, report: dict[str, Any]) -> None:
-    for name, found, expected in sorted(report["mismatched_keys"]):
+def refuse_other_weights(report: dict[str, Any], name: str) -> None:
+    """Raise unless the weights that were found are those of the model; ``report`` is transformers' own.
+
+    Raises
+    ------
+    ValueError
+        If a weight is of another shape than the configuration says, or is missing.
+
+    Warns
+    -----
+    UserWarning
+        If there are weights that the model does not read.
+    """
+    for weight, found, expected in sorted(report["mismatched_keys"]):
         raise ValueError(
-            f"{name} in {str(folder)!r} is {tuple(found)}, and should be {tuple(expected)}: "
-            "config.json and the weights are of two models"
+            f"{weight} in {name!r} is {tuple(found)}, and should be {tuple(expected)}: "
+            "the configuration and the weights are of two models"
         )
     missing, unread = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     if missing:
-        raise ValueError(f"{str(folder)!r} lacks {len(missing)} of the model's weights, {missing[0]} first")
+        raise ValueError(f"{name!r} lacks {len(missing)} of the model's weights, {missing[0]} first")
     if unread:
         warnings.warn(
-            f"{str(folder)!r} holds {len(unread)} weights that the model does not read, {unread[0]} first",
-            stacklevel=4,
+            f"{name!r} holds {len(unread)} weights that the model does not read, {unread[0]} first", stacklevel=4
         )
 
 
@@ -206,14 +240,28 @@ def _tokenizer(folder: Path) -> Any:
     if not any((folder / name).is_file() for name in TOKENIZERS):
         return None
     try:
-        with quietly():
+        with offline():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers or tokenizers raise
-        raise ValueError(f"the tokenizer in {str(folder)!r} cannot be read: {_line(error)}") from error
+        raise ValueError(f"the tokenizer in {str(folder)!r} cannot be read: {first_line(error)}") from error
 
 
-def _vocabulary(tokenizer: Any, model: PreTrainedModel, name: str) -> Subwords:
-    vocabulary, n_tokens = Subwords(tokenizer.backend_tokenizer), model.get_input_embeddings().num_embeddings
+def vocabulary_of(tokenizer: Any, n_tokens: int, name: str) -> Subwords | None:
+    """A transformers tokenizer as a ``Vocabulary``; None, with a warning, if it is not of the tokenizers library.
+
+    Tokens that were added beyond the model's own (for padding, say) are left out: the model cannot read them.
+
+    Raises
+    ------
+    ValueError
+        If it holds more tokens than the model's ``n_tokens``.
+    """
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        warnings.warn(f"{type(tokenizer).__name__} of {name!r} is no fast tokenizer; it is left out", stacklevel=4)
+        return None
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
+    described["added_tokens"] = [token for token in described["added_tokens"] if token["id"] < n_tokens]
+    vocabulary = Subwords(Tokenizer.from_str(json.dumps(described)))
     if vocabulary.n_tokens > n_tokens:
         raise ValueError(
             f"the tokenizer in {name!r} has {vocabulary.n_tokens} tokens and the model {n_tokens}: "
@@ -228,6 +276,6 @@ def _vocabulary(tokenizer: Any, model: PreTrainedModel, name: str) -> Subwords:
     return vocabulary
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of what an error says."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

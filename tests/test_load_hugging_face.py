@@ -27,7 +27,7 @@ from transformers import (
 from nextlens.models.batch import Batch
 from nextlens.models.bridge import Bridged
 from nextlens.models.checkpoints import load
-from nextlens.models.hugging_face import quietly
+from nextlens.models.hugging_face import offline
 
 TEXT = "the cat sat on the mat, and the dog — naïve 𝕏 — sat on the cat"
 SHAPE = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 3, "bos_token_id": 0, "eos_token_id": 0}
@@ -66,7 +66,7 @@ def bytes_and_pairs(n_tokens: int) -> PreTrainedTokenizerFast:
 
 
 def saved(folder: Path, name: str, *, tokens: int | None = None, **how) -> Path:
-    with quietly():
+    with offline():
         stirred(CONFIGS[name]).save_pretrained(folder, **how)
         if tokens is not None:
             bytes_and_pairs(tokens).save_pretrained(folder)
@@ -85,7 +85,7 @@ def folder(folders, tmp_path) -> Path:
 
 
 def transformers_own(folder: Path):
-    with quietly():
+    with offline():
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
@@ -272,14 +272,27 @@ def test_weights_that_the_model_does_not_read_are_warned_of(folder):
 
 
 def test_the_tokenizer_of_another_model_is_refused(folder):
-    with quietly():
+    with offline():
         bytes_and_pairs(301).save_pretrained(folder)
     assert len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]) == 301
     refused(folder, "tokenizer in .* has 301 tokens and the model 300: it is the tokenizer of another model")
 
 
+def test_tokens_added_beyond_the_model_are_left_out(folder):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "<|one|>", "sep_token": "<|pad|>"})
+    tokenizer.save_pretrained(folder)
+    assert len(tokenizer) == 301
+    vocabulary = load(folder).vocabulary
+    assert vocabulary.n_tokens == 300
+    assert vocabulary.encode("<|one|>").tolist() == [299]
+    tokens = vocabulary.encode("<|pad|>").tolist()
+    assert len(tokens) > 1
+    assert vocabulary.decode(tokens) == "<|pad|>"
+
+
 def test_a_tokenizer_far_too_small_is_warned_of(folder):
-    with quietly():
+    with offline():
         bytes_and_pairs(257).save_pretrained(folder)
     with pytest.warns(UserWarning, match="has 257 tokens and the model 300; check that it is this model's"):
         load(folder)
@@ -306,7 +319,7 @@ def test_no_weights_at_all_are_refused(folder):
 
 def test_an_architecture_that_is_not_wrapped_is_refused_with_the_way_out(tmp_path):
     config = CTRLConfig(vocab_size=9, n_positions=8, n_embd=16, dff=16, n_layer=1, n_head=2)
-    with quietly():
+    with offline():
         AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     refused(tmp_path, r"holds a CTRLLMHeadModel, which TransformerLens does not wrap; .* load\(model, sites=")
 
@@ -320,7 +333,7 @@ def test_a_model_of_masked_tokens_is_refused(tmp_path):
         intermediate_size=16,
         max_position_embeddings=8,
     )
-    with quietly():
+    with offline():
         BertLMHeadModel(config).save_pretrained(tmp_path)
     refused(tmp_path, "is no next-token model: what it says after one token changes with the token that follows it")
 
