@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import xarray as xr
 
 from nextlens.analyses.belief_geometry import RIVAL, UNWEIGHTED, BeliefGeometry, constant_mse
