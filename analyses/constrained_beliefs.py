@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,9 +15,9 @@ from nextlens.models.arguments import between, one_of
 from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.processes.constrained import constrained_beliefs
 from nextlens.models.recording import labelled, record
-from nextlens.probes.belief import HeldOut, held_out, in_sample
+from nextlens.probes.belief import held_out, in_sample
 from nextlens.probes.controls import shuffled
-from nextlens.probes.ridge import ordinary_least_squares
+from nextlens.probes.ridge import ordinary_least_squares, r2
 from nextlens.probes.samples import pair
 
 #: Where a block of one layer is read: tokens, after attention, after the MLP, and what is unembedded.
@@ -34,6 +35,8 @@ PAPER_COMPONENTS = 3
 #: Shorter prefixes are not probed. The 3 of one token hold a tenth of all weight and their own position, so that a
 #: fold without one of them says nothing of it; and there ``r_1`` and the belief are the same.
 SHORTEST = 3
+#: A variance that is rounding.
+NO_VARIANCE = 1e-20
 #: By what the variance of activations is explained.
 EXPLANATIONS = ("r_1", "belief", "both")
 #: How the rows of :func:`affine_control` may count.
@@ -109,6 +112,13 @@ def affine_control(prefixes: Prefixes) -> xr.Dataset:
         coords={"direction": list(pairs), "weighting": list(WEIGHTINGS)},
         attrs={"in_sample": True, "rows": len(prefixes), "longest": prefixes.n_ctx, **WEIGHTINGS},
     )
+
+
+class Reading(NamedTuple):
+    """What a held-out probe says of each prefix, and its R²."""
+
+    prediction: Float[np.ndarray, "sample state"]
+    r2: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,16 +204,16 @@ def constrained_geometry(
         "untrained twin": _read(acts["untrained twin"], sought, prefixes, seed),
         "shuffle": _read(acts["probe"], permuted, prefixes, seed),
     }
-    r2 = [[[read[who][site, name].r2 for who in PREDICTORS] for name in TARGETS] for site in SITES]
+    found = [[[read[who][site, name].r2 for who in PREDICTORS] for name in TARGETS] for site in SITES]
     scores = xr.Dataset(
-        {"r2": (("site", "target", "predictor"), r2)},
+        {"r2": (("site", "target", "predictor"), found)},
         coords={"site": list(SITES), "target": list(TARGETS), "predictor": list(PREDICTORS)},
         attrs={
             "protocol": "held-out",
             "in_sample": False,
             "rows": len(prefixes),
             "weights": "probability of the prefix",
-            "folds": "5, by prefix; penalty by nested folds",
+            "folds": "5, by prefix; penalty by nested folds, one for r_1 and belief, one for what is beyond",
             "fold_seed": seed,
             "shortest": SHORTEST,
         },
@@ -222,29 +232,35 @@ def constrained_geometry(
 
 def _read(
     acts: xr.Dataset, sought: Mapping[str, xr.DataArray], prefixes: Prefixes, seed: int
-) -> dict[tuple[str, str], HeldOut]:
-    """Held-out readings of every target at every site."""
+) -> dict[tuple[str, str], Reading]:
+    """Held-out readings of every target at every site; whole targets share a penalty, and what is beyond too."""
+    scale = {name: _spread(one.values, prefixes.weights) for name, one in sought.items()}
     found = {}
     for site in SITES:
-        for name, target in sought.items():
-            X, Y, groups = pair(acts[site], target, groups="prefix")
-            found[site, name] = held_out(X, Y, groups, weights=prefixes.weights, seed=seed)
+        for pair_of in (TARGETS[:2], TARGETS[2:]):
+            together = xr.concat([sought[name] / scale[name] for name in pair_of], "state")
+            X, Y, groups = pair(acts[site], together, groups="prefix")
+            prediction = held_out(X, Y, groups, weights=prefixes.weights, seed=seed).prediction
+            for name, guess in zip(pair_of, np.split(prediction, 2, axis=1), strict=True):
+                guess = guess * scale[name]
+                found[site, name] = Reading(guess, r2(sought[name].values, guess, prefixes.weights))
     return found
+
+
+def _spread(values: Float[np.ndarray, "sample state"], weights: Float[np.ndarray, " sample"]) -> float:
+    """Root of the variance, summed over components; 1 where there is none."""
+    variance = (weights @ (values - weights @ values / weights.sum()) ** 2).sum() / weights.sum()
+    return float(np.sqrt(variance)) if variance > NO_VARIANCE else 1.0
 
 
 def _variance(acts: Mapping[str, xr.Dataset], sought: Mapping[str, xr.DataArray], prefixes: Prefixes) -> xr.Dataset:
     """The other direction: activations from targets. A site is what explains its variance, not all that can be read."""
     r_1, belief = (_within(sought[name].values, prefixes) for name in EXPLANATIONS[:2])
     inputs = {"r_1": r_1, "belief": belief, "both": np.hstack([r_1, belief])}
-    r2 = [
-        [
-            [in_sample(x, _within(one[site].values, prefixes), weights=prefixes.weights).r2 for x in inputs.values()]
-            for one in acts.values()
-        ]
-        for site in SITES
-    ]
+    about = [[_within(one[site].values, prefixes) for one in acts.values()] for site in SITES]
+    found = [[[in_sample(x, X, weights=prefixes.weights).r2 for x in inputs.values()] for X in row] for row in about]
     return xr.Dataset(
-        {"r2": (("site", "model", "explained_by"), r2)},
+        {"r2": (("site", "model", "explained_by"), found)},
         coords={"site": list(SITES), "model": list(acts), "explained_by": list(inputs)},
         attrs={
             "protocol": "least squares of activations, about their mean at each position",
@@ -267,13 +283,13 @@ def _within(values: Float[np.ndarray, "sample feature"], prefixes: Prefixes) -> 
 def _paper2025(acts: Mapping[str, xr.Dataset], sought: Mapping[str, xr.DataArray]) -> xr.Dataset:
     """The protocol of arXiv:2502.01954: three principal components of a site, least squares, no weights, in sample."""
     components = {(name, site): principal(one[site].values) for name, one in acts.items() for site in SITES}
-    r2 = [
+    found = [
         [[in_sample(components[who, site][0], sought[name].values).r2 for who in acts] for name in TARGETS]
         for site in SITES
     ]
     variance = [[components[who, site][1] for who in acts] for site in SITES]
     return xr.Dataset(
-        {"r2": (("site", "target", "model"), r2), "variance": (("site", "model"), variance)},
+        {"r2": (("site", "target", "model"), found), "variance": (("site", "model"), variance)},
         coords={"site": list(SITES), "target": list(TARGETS), "model": list(acts)},
         attrs={
             "protocol": "paper2025",

@@ -72,6 +72,9 @@ class ConstrainedDisplay:
         weights=None,
         caption: str | None = None,
     ):
+        belief = style.finite("belief", belief, "point", "state")
+        for name, cloud in (("r_1", r_1), ("read_r_1", read_r_1), ("read_belief", read_belief)):
+            style.same_shape(name, style.finite(name, cloud, "point", "state"), "belief", belief.shape)
         self.first = SimplexDisplay(truth=belief, guess=r_1, untrained=read_r_1, weights=weights)
         self.second = SimplexDisplay(truth=belief, guess=read_belief, weights=weights)
         self.pattern = style.finite("pattern", pattern, "head", "position", "looked_at")
