@@ -12,8 +12,8 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from nextlens.analyses.belief_geometry import probed_sites
 from nextlens.analyses.belief_pairs import Pairs
+from nextlens.analyses.sites import probed_sites
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
 from nextlens.models.hooked import Edit, Hooked

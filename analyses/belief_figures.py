@@ -93,7 +93,7 @@ def emergence_display(recipe: BeliefRecipe, results: Mapping[int, SeedResult], f
     snapshots = []
     for done in snapshots_after(recipe.steps)[:-1]:
         model = checkpoints.load(snapshot_of(folder, seed, done))
-        read = guesses(model, prefixes, first.geometry.site)
+        read = guesses(model, prefixes, first.held_out.site)
         snapshots.append((done * recipe.batch_size * prefixes.n_ctx, read))
     snapshots.append((float(curves.tokens[-1]), first.held_out.guess))
     return EmergenceDisplay(
@@ -104,5 +104,5 @@ def emergence_display(recipe: BeliefRecipe, results: Mapping[int, SeedResult], f
         snapshots=snapshots,
         truth=first.geometry.truth,
         weights=first.geometry.weights,
-        caption=f"Held out by prefix, {first.geometry.site}; {len(results)} seeds, clouds of seed {seed}.",
+        caption=f"Held out by prefix, {first.held_out.site}; {len(results)} seeds, clouds of seed {seed}.",
     )

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 
 from nextlens.analyses.belief_protocols import REMEMBERED, SCORES, Scorer, markov_beliefs
 from nextlens.analyses.prefix_rows import Prefixes
-from nextlens.models.hooked import Hooked, canonical_site
+from nextlens.analyses.sites import layers, probed_sites, side_by_side
+from nextlens.models.hooked import Hooked
 from nextlens.models.recording import record
 from nextlens.probes.belief import HeldOut, InSample
 from nextlens.probes.geometry import pairwise_r2
@@ -101,6 +102,8 @@ class BeliefGeometry:
         )
 
 
+#: The one site of the protocol that lays layers side by side.
+ALL_LAYERS = "all layers"
 #: The probe fitted and scored with every prefix weighing as much as every other.
 UNWEIGHTED = "probe, unweighted"
 #: The probe's score on another target: the beliefs of a classical memory of the last tokens.
@@ -127,12 +130,14 @@ def belief_geometry(
     prefixes : Prefixes
     sites : sequence of str, optional
         The embedding and every ``hook_resid_post`` if None. The last is the one drawn.
-    protocol : {"held-out", "paper2024"}
+    protocol : {"held-out", "paper2024", "quantum2025"}
         ``held-out``: every prefix is predicted by a ridge probe that saw neither it nor chose its penalty
         on it, five folds of prefixes, weighted by probability. ``paper2024`` (Shai et al. 2024,
         arXiv:2405.15943, section 2.3 and A.5): least squares fitted and scored on the same rows, every
         word of ``n_ctx`` tokens once at each position, not weighted by probability, beliefs rounded to
-        five decimals; needs every word to be listed.
+        five decimals; needs every word to be listed. ``quantum2025`` (arXiv:2507.07432): in sample too, by
+        probability, all of :func:`~nextlens.analyses.sites.layers` (or ``sites``) side by side as one site,
+        least squares truncated where 10-fold cross-validation is best.
     folds : {"prefix", "suffix", "belief"}
         What is held out together: :class:`~nextlens.analyses.belief_protocols.Scorer`.
     seed : int, default=0
@@ -145,13 +150,15 @@ def belief_geometry(
         If a site does not exist or is named twice, an activation is not finite, or ``paper2024`` is asked
         of sampled words.
     """
-    sites = probed_sites(model, sites)
     score = Scorer(prefixes, protocol, folds=folds, seed=seed)
+    sites = probed_sites(model, layers(model) if sites is None and score.joined else sites)
     rows: dict[str, list[HeldOut | InSample]] = {}
     acts = {
         name: record(m, prefixes.batch, sites, where=prefixes.first, chunk=512, progress=progress)
         for name, m in (("probe", model), ("untrained twin", twin))
     }
+    if score.joined:
+        acts, sites = {name: xr.Dataset({ALL_LAYERS: side_by_side(one)}) for name, one in acts.items()}, [ALL_LAYERS]
     for name, recorded in acts.items():
         rows[name] = [score(recorded[site]) for site in sites]
     rows["shuffle"] = [score.shuffled(acts["probe"][site]) for site in sites]
@@ -176,24 +183,6 @@ def belief_geometry(
         prefixes.position,
         prefixes.next_token,
     )
-
-
-def probed_sites(model: Hooked, sites: Sequence[str] | None = None) -> list[str]:
-    """Full names of ``sites``; if None the embedding, and the residual stream after every block.
-
-    Raises
-    ------
-    ValueError
-        If ``sites`` is empty, or one does not exist or is named twice.
-    """
-    if sites is None:
-        return [s for s in model.sites if s == "hook_embed" or s.endswith("hook_resid_post")]
-    if isinstance(sites, str):
-        raise ValueError(f"sites={sites!r} must be a list of names: [{sites!r}]")
-    names = [canonical_site(site, model.sites) for site in sites]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"sites={list(sites)!r} must name at least one site, each once")
-    return names
 
 
 def paper2024_mse(model: Hooked, prefixes: Prefixes, site: str) -> InSample:

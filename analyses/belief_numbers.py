@@ -51,7 +51,7 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
     runs = list(results.values())
     geometries = [one.geometry for one in runs]
     prefixes = Prefixes.of(recipe.made, recipe.config(0).n_ctx)
-    site = geometries[0].site
+    site = runs[0].held_out.site
     over = interval([one.loss.attrs["loss_over_optimum"] for one in runs])
     numbers: dict[str, Any] = {"loss_over_optimum": over["mean"]}
     details = {

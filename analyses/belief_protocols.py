@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from nextlens.analyses.prefix_rows import Prefixes
 from nextlens.models.arguments import at_least, one_of
@@ -17,16 +17,20 @@ from nextlens.models.recording import beliefs, labelled
 from nextlens.probes.belief import HeldOut, InSample, held_out, in_sample
 from nextlens.probes.controls import last_tokens, next_token_features, shuffled
 from nextlens.probes.samples import pair
+from nextlens.probes.truncated import truncated_least_squares
 
 #: The paper rounds beliefs to this many decimals before it regresses on them.
 PAPER_DECIMALS = 5
-PROTOCOLS = ("held-out", "paper2024")
+PROTOCOLS = ("held-out", "paper2024", "quantum2025")
 #: What stays together when rows are held out.
 FOLDS = {
     "prefix": "5, by prefix; penalty by nested folds",
     "suffix": "5, by the last 3 tokens; penalty by nested folds",
     "belief": "5, by belief state; penalty by nested folds",
 }
+#: Of the quantum follow-up, which choose where its least squares are truncated.
+QUANTUM_FOLDS = 10
+CUTOFF_FOLDS = f"{QUANTUM_FOLDS}, by prefix, for the cut-off alone"
 #: Tokens that the suffix folds, and the Markov beliefs, remember.
 REMEMBERED = 3
 #: Markov chains of more states than this are no rival worth the time.
@@ -42,7 +46,7 @@ class Scorer:
     Parameters
     ----------
     prefixes : Prefixes
-    protocol : {"held-out", "paper2024"}
+    protocol : {"held-out", "paper2024", "quantum2025"}
     folds : {"prefix", "suffix", "belief"}
         For held-out scores, what never straddles a split: a prefix; all prefixes with the same last three
         tokens, so that near-duplicates stay together; or all prefixes after which the belief is the
@@ -71,30 +75,40 @@ class Scorer:
         one_of("folds", folds, tuple(FOLDS))
         refuse_unfit(protocol, folds, prefixes.listed, prefixes.process.name, prefixes.n_ctx)
         self.prefixes, self.protocol, self.folds, self.seed = prefixes, protocol, folds, seed
-        self.weights = prefixes.weights if weighted else np.full(len(prefixes), 1 / len(prefixes))
-        if self.in_sample:
-            self.weights = prefixes.extensions.astype(float)
-        how = "probability of the prefix" if weighted else "one each"
+        self.weights, how = prefixes.weights, "probability of the prefix"
+        if protocol == "paper2024":
+            self.weights, how = prefixes.extensions.astype(float), "words that extend the prefix"
+        elif not weighted:
+            self.weights, how = np.full(len(prefixes), 1 / len(prefixes)), "one each"
         self.attributes: dict[str, Any] = {
             "protocol": protocol,
             "in_sample": self.in_sample,
             "rows": len(prefixes),
-            "weights": "words that extend the prefix" if self.in_sample else how,
-            "folds": "none" if self.in_sample else FOLDS[folds],
+            "weights": how,
+            "folds": {"held-out": FOLDS[folds], "paper2024": "none", "quantum2025": CUTOFF_FOLDS}[protocol],
             "fold_seed": seed,
         }
 
     @property
     def in_sample(self) -> bool:
-        return self.protocol == "paper2024"
+        """Whether rows are scored by a fit that has seen them."""
+        return self.protocol != "held-out"
+
+    @property
+    def joined(self) -> bool:
+        """Whether the protocol reads all layers side by side."""
+        return self.protocol == "quantum2025"
 
     def __call__(self, activations: xr.DataArray, targets: xr.DataArray | None = None) -> HeldOut | InSample:
         """Read ``targets``, the exact beliefs if None, off ``activations``."""
         targets = self.prefixes.beliefs if targets is None else targets
         groups = "prefix" if self.folds == "prefix" else fold_labels(self.prefixes, self.folds)
         X, Y, numbers = pair(activations, targets, groups=groups)
-        if self.in_sample:
+        if self.protocol == "paper2024":
             return in_sample(X, Y.round(PAPER_DECIMALS), weights=self.weights)
+        if self.protocol == "quantum2025":
+            fit = truncated_least_squares(X, Y, self.weights, n_splits=QUANTUM_FOLDS, seed=self.seed)
+            return InSample(fit.prediction, fit.r2, fit.mse, fit.rmse)
         return held_out(X, Y, numbers, weights=self.weights, seed=self.seed)
 
     def shuffled(self, activations: xr.DataArray) -> HeldOut | InSample:
@@ -144,15 +158,13 @@ def refuse_unfit(protocol: str, folds: str, listed: bool, process: str, n_ctx: i
     ValueError
         Naming the protocol, and what would do.
     """
-    if protocol != "paper2024":
-        return
-    if not listed:
+    if protocol == "paper2024" and not listed:
         raise ValueError(
             f"protocol='paper2024' regresses on every word of {n_ctx} tokens, and process={process!r} has too many "
             "to list; use 'held-out'"
         )
-    if folds != "prefix":
-        raise ValueError(f"folds={folds!r}, but protocol='paper2024' holds nothing out; use 'held-out'")
+    if protocol != "held-out" and folds != "prefix":
+        raise ValueError(f"folds={folds!r}, but protocol={protocol!r} holds nothing out; use 'held-out'")
 
 
 def fold_labels(prefixes: Prefixes, folds: str) -> xr.DataArray:
@@ -184,18 +196,6 @@ def markov_beliefs(prefixes: Prefixes, k: int = REMEMBERED) -> xr.DataArray | No
     if process.n_tokens ** int(at_least("k", k, 1)) > MOST_MARKOV_STATES or not begins:
         return None
     return beliefs(markov(process, k), prefixes.batch, where=prefixes.first)
-
-
-def side_by_side(recorded: xr.Dataset, weights: Float[np.ndarray, " sample"]) -> xr.DataArray:
-    """All sites of a recording as one, each divided by the root of its mean variance, so that none drowns another."""
-    parts = [recorded[site].values.reshape(len(weights), -1) for site in recorded]
-    share = weights / weights.sum()
-    scaled = []
-    for part in parts:
-        variance = share @ (part - share @ part) ** 2
-        scaled.append(part / np.sqrt(max(variance.mean(), np.finfo(np.float32).tiny)).astype(part.dtype))
-    first = recorded[next(iter(recorded))]
-    return xr.DataArray(np.hstack(scaled), dims=("sample", "feature"), coords=first.coords, name="all sites")
 
 
 def _endings(prefixes: Prefixes) -> Int[np.ndarray, " sample"]:

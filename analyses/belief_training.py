@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from nextlens.analyses.belief_geometry import probed_sites
 from nextlens.analyses.belief_protocols import FOLDS, PROTOCOLS, refuse_unfit
 from nextlens.analyses.emergence import Moment, emergence_at, measured_after, snapshots_after
 from nextlens.analyses.model_training import Training, training_steps
 from nextlens.analyses.prefix_rows import Prefixes, listable
+from nextlens.analyses.sites import probed_sites
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.batch import Batch

@@ -10,8 +10,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from nextlens.analyses.belief_geometry import PAIRED_ROWS
-from nextlens.analyses.belief_protocols import Scorer, side_by_side
+from nextlens.analyses.belief_protocols import Scorer
 from nextlens.analyses.prefix_rows import Prefixes
+from nextlens.analyses.sites import side_by_side
 from nextlens.models.hooked import Hooked
 from nextlens.models.recording import record
 from nextlens.probes.controls import random_features

@@ -10,8 +10,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from nextlens.analyses.belief_geometry import probed_sites
 from nextlens.analyses.prefix_rows import Prefixes, excess_loss
+from nextlens.analyses.sites import probed_sites
 from nextlens.models.arguments import at_least
 from nextlens.models.hooked import Edit, Hooked
 from nextlens.models.recording import record

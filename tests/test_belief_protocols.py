@@ -9,8 +9,9 @@ from scipy.spatial.distance import pdist
 
 from nextlens.analyses import prefix_rows
 from nextlens.analyses.belief_geometry import RIVAL, UNWEIGHTED, belief_geometry
-from nextlens.analyses.belief_protocols import Scorer, fold_labels, markov_beliefs, side_by_side
+from nextlens.analyses.belief_protocols import Scorer, fold_labels, markov_beliefs
 from nextlens.analyses.prefix_rows import Prefixes, listable, possible_words
+from nextlens.analyses.sites import layers, side_by_side
 from nextlens.models.processes import (
     Process,
     days_of_week,
@@ -24,9 +25,11 @@ from nextlens.models.processes import (
     zero_one_random,
 )
 from nextlens.models.processes.mixed_states import every_word
+from nextlens.models.recording import record
 from nextlens.models.transformer import Transformer, TransformerConfig
 from nextlens.probes.belief import held_out
 from nextlens.probes.ridge import r2
+from nextlens.probes.truncated import truncated_least_squares
 
 RRXOR = Prefixes.of(rrxor(), 9)
 
@@ -118,6 +121,26 @@ def test_paper_protocol_holds_nothing_out_and_says_so():
     sampled = Prefixes.of(rrxor(), 6, n_words=20)
     with pytest.raises(ValueError, match=r"protocol='paper2024' regresses on every word of 6 tokens.*too many"):
         Scorer(sampled, "paper2024")
+
+
+def test_the_quantum_protocol_reads_all_layers_as_one_site_in_sample():
+    model = Transformer(TransformerConfig(n_tokens=2, n_layers=2, d_model=8, d_mlp=8, n_ctx=6))
+    prefixes = Prefixes.of(rrxor(), 6)
+    found = belief_geometry(model, model.untrained(1), prefixes, protocol="quantum2025")
+    assert found.scores.site.values.tolist() == ["all layers"]
+    assert found.scores.attrs["in_sample"] is True
+    assert layers(model) == [
+        "blocks.0.hook_resid_pre",
+        "blocks.0.hook_resid_post",
+        "blocks.1.hook_resid_post",
+        "ln_final.hook_normalized",
+    ]
+    X = side_by_side(record(model, prefixes.batch, layers(model), where=prefixes.first)).values
+    fit = truncated_least_squares(X, prefixes.beliefs.values, prefixes.weights, n_splits=10, seed=0)
+    assert found.r2() == pytest.approx(fit.r2)
+    assert UNWEIGHTED not in found.scores.predictor.values
+    with pytest.raises(ValueError, match=r"folds='suffix', but protocol='quantum2025' holds nothing out"):
+        belief_geometry(model, model, prefixes, protocol="quantum2025", folds="suffix")
 
 
 # --- weights

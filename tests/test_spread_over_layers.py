@@ -12,10 +12,11 @@ import pytest
 import xarray as xr
 
 from nextlens.analyses import layers_run
-from nextlens.analyses.belief_protocols import Scorer, side_by_side
+from nextlens.analyses.belief_protocols import Scorer
 from nextlens.analyses.displays.spread import SpreadDisplay
 from nextlens.analyses.layers_run import LayersRecipe, run, summary
 from nextlens.analyses.prefix_rows import Prefixes
+from nextlens.analyses.sites import side_by_side
 from nextlens.analyses.spread_over_layers import (
     ALL,
     NOISE,
