@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from nextlens.models.vocabulary import in_range
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subwords:
     """A tokenizer of the ``tokenizers`` library as a ``Vocabulary``.
 
@@ -44,6 +44,9 @@ class Subwords:
         object.__setattr__(self, "tokenizer", Tokenizer.from_str(self.tokenizer.to_str()))
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
+
+    def __repr__(self) -> str:
+        return f"Subwords(n_tokens={self.n_tokens})"
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Subwords:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MambaConfig
 
+from nextlens.models.attached import Attached
 from nextlens.models.batch import Batch
 from nextlens.models.bridge import Bridged
 from nextlens.models.hooked import Hooked, canonical_site
@@ -32,6 +33,33 @@ def foreign(config, name: str) -> Bridged:
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn(parameter.shape)
     return wrapped(model, name)
+
+
+def attached() -> Attached:
+    """Two PyTorch layers of attention, whose blocks return tuples, given by their submodules."""
+
+    class Block(nn.TransformerEncoderLayer):
+        def forward(self, x):
+            ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+            return super().forward(x, src_mask=ahead), "something else"
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.norm, self.head = nn.Embedding(3, 16), nn.LayerNorm(16), nn.Linear(16, 3, bias=False)
+            self.blocks = nn.ModuleList(Block(16, 2, 24, batch_first=True, norm_first=True) for _ in range(2))
+
+        def forward(self, tokens):
+            x = self.embed(tokens)
+            for block in self.blocks:
+                x, _ = block(x)
+            return self.head(self.norm(x))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Model()
+    sites = {"blocks.0.resid_post": "blocks.0", "blocks.1.resid_post": "blocks.1", "ln_final.normalized": "norm"}
+    return Attached(model, sites, unembedding="head")
 
 
 #: What a small transformers model is made of, under the names of Llama, GPT-NeoX and Mamba.
@@ -62,6 +90,7 @@ HOOKED = {
     "bridged Llama": foreign(LlamaConfig(**SHAPE, **HEADS, num_key_value_heads=1), "Llama"),
     "bridged Pythia": foreign(GPTNeoXConfig(**SHAPE, **HEADS), "Pythia"),
     "bridged Mamba": foreign(MambaConfig(**SHAPE, state_size=4), "Mamba"),
+    "attached": attached(),
     "GRU": Recurrent(RecurrentConfig(n_tokens=3, kind="GRU", n_layers=2, d_model=16, seed=1)),
     "LSTM": Recurrent(RecurrentConfig(n_tokens=3, kind="LSTM", n_layers=2, d_model=16, seed=1)),
     "RNN, one-hot": Recurrent(RecurrentConfig(n_tokens=3, kind="RNN", n_layers=2, d_model=16, one_hot=True, seed=1)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from nextlens.models import gguf as gguf_loading
 from nextlens.models import smollm2
@@ -186,11 +186,8 @@ PASSAGE = (
 
 @needs_smollm2
 def test_smollm2_says_what_transformers_says_at_every_layer():
-    path = smollm2.smollm2_path()
     model = load(smollm2.NAME)
-    with offline():
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    tokens = torch.tensor(tokenizer(PASSAGE)["input_ids"])[None]
+    tokens = torch.tensor(model.bridge.tokenizer(PASSAGE)["input_ids"])[None]
     assert model.vocabulary.encode(PASSAGE).tolist() == tokens[0].tolist()
     own = unwrapped(model)
     with torch.no_grad():
@@ -208,13 +205,14 @@ def test_smollm2_says_what_transformers_says_at_every_layer():
     assert 2.0 < loss.item() < 4.0
 
 
-def unwrapped(model):
+def unwrapped(model) -> LlamaForCausalLM:
     """A transformers model of its own with the same weights, never touched by a bridge."""
-    config = model.bridge.original_model.config
-    own = AutoModelForCausalLM.from_config(LlamaConfig(**{**config.to_dict(), "quantization_config": None}))
-    state = {
-        name.replace("._original_component", ""): value
-        for name, value in model.bridge.original_model.state_dict().items()
-    }
-    own.load_state_dict(state, strict=False)
+    wrapped = model.bridge.original_model
+    weights = {name.replace("._original_component", ""): value for name, value in wrapped.state_dict().items()}
+    config = LlamaConfig(**{**wrapped.config.to_dict(), "quantization_config": None})
+    with offline():
+        own, report = LlamaForCausalLM.from_pretrained(
+            None, config=config, state_dict=weights, output_loading_info=True
+        )
+    assert not report["missing_keys"]
     return own.eval()
