@@ -106,7 +106,7 @@ def _of_setting(recipe: ConstrainedRecipe, setting: Setting, found: Sequence[Mea
             "variance": _nested([g.paper2025.variance for g in geometries], SITES, PREDICTORS[:2]),
             "published_variance": _published(setting),
         },
-        "control": _control(setting, recipe.n_ctx),
+        "control": _control(setting, recipe.longest),
         "attention": _attention([one.circuit for one in found], [one.circuit_of_twin for one in found]),
     }
 
@@ -116,11 +116,11 @@ def _published(setting: Setting) -> dict[str, float] | None:
     return None if known is None else dict(zip((MID, FINAL), known, strict=True))
 
 
-def _control(setting: Setting, n_ctx: int) -> dict[str, Any]:
+def _control(setting: Setting, longest: int) -> dict[str, Any]:
     """What one tells of the other without a model: to eight tokens, and on the prefixes that are probed."""
     rows = {
         f"to {CONTROL_DEPTH} tokens": Prefixes.of(setting.process, CONTROL_DEPTH),
-        "probed": at_least_tokens(Prefixes.of(setting.process, n_ctx)),
+        "probed": at_least_tokens(Prefixes.of(setting.process, longest)),
     }
     found = {}
     for name, prefixes in rows.items():

@@ -72,6 +72,8 @@ class ConstrainedRecipe:
         The largest: it rises over 100 steps or a tenth of all, then falls along half a cosine to 0.
     n_ctx : int
         Tokens of a word.
+    longest : int
+        Tokens of the longest prefix that is read; shorter than ``n_ctx`` only to be quick.
     seeds : tuple of int
         Each decides the first weights and the data of one transformer a setting.
 
@@ -91,10 +93,11 @@ class ConstrainedRecipe:
     batch_size: int = 128
     learning_rate: float = 5e-3
     n_ctx: int = 10
+    longest: int = 9
     seeds: tuple[int, ...] = (0, 1, 2, 3)
 
     def __post_init__(self) -> None:
-        for name, minimum in (("steps", 2), ("batch_size", 1), ("n_ctx", SHORTEST + 1)):
+        for name, minimum in (("steps", 2), ("batch_size", 1), ("longest", SHORTEST + 1), ("n_ctx", self.longest)):
             if at_least(name, getattr(self, name), minimum) != int(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be a whole number")
         if not 0 < self.learning_rate < math.inf:
@@ -104,8 +107,8 @@ class ConstrainedRecipe:
             if not given or len(set(given)) < len(given):
                 raise ValueError(f"{name}={given!r} must hold at least one {least}, each once")
         at_least("seeds", min(self.seeds), 0)
-        if not listable(self.settings[0].process, self.n_ctx):
-            raise ValueError(f"n_ctx={self.n_ctx} has too many words to list; 10 is the most")
+        if not listable(self.settings[0].process, self.longest):
+            raise ValueError(f"longest={self.longest} has too many words to list; 10 is the most")
 
     def trainings(self) -> list[Training]:
         """One for each setting and seed, in that order."""
@@ -129,7 +132,7 @@ class ConstrainedRecipe:
         usual, words = ConstrainedRecipe(), ["nextlens belief constrained"]
         if self.settings != usual.settings:
             words += [f"--setting {one.x!r},{one.alpha!r},{one.heads}" for one in self.settings]
-        for name in ("steps", "batch_size", "learning_rate", "n_ctx"):
+        for name in ("steps", "batch_size", "learning_rate", "n_ctx", "longest"):
             if getattr(self, name) != getattr(usual, name):
                 words.append(f"--{name.replace('_', '-')} {getattr(self, name)}")
         if self.seeds != usual.seeds:

@@ -20,11 +20,11 @@ from nextlens.models.arguments import at_least
 from nextlens.models.training import over_seeds
 
 
-def measure(which: int, *, trainings: Sequence[Training], folder: Path, device: str = "cpu") -> Measured:
-    """Read one trained transformer and its untrained twin."""
+def measure(which: int, *, trainings: Sequence[Training], folder: Path, longest: int, device: str = "cpu") -> Measured:
+    """Read one trained transformer and its untrained twin, after prefixes of up to ``longest`` tokens."""
     training = trainings[which]
     model = checkpoints.load(training.path(folder), device=device)
-    prefixes, twin = Prefixes.of(training.process, training.length), model.untrained()
+    prefixes, twin = Prefixes.of(training.process, longest), model.untrained()
     return Measured(
         excess_loss(model, prefixes),
         excess_loss(twin, prefixes),
@@ -73,7 +73,7 @@ def run(
         at_least("n_jobs", n_jobs, 1)
     place, trainings = begin(folder, recipe.as_json(), resume=resume), recipe.trainings()
     train_all(trainings, place, resume=resume, device=device, n_jobs=n_jobs, progress=progress)
-    job = partial(measure, trainings=trainings, folder=place, device=device)
+    job = partial(measure, trainings=trainings, folder=place, longest=recipe.longest, device=device)
     found = over_seeds(job, range(len(trainings)), n_jobs=n_jobs)
     n = len(recipe.seeds)
     results = {one: found[k * n : (k + 1) * n] for k, one in enumerate(recipe.settings)}

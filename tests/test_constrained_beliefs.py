@@ -405,7 +405,7 @@ def test_odd_distances_and_the_error_of_a_kernel():
 
 def test_a_run_from_end_to_end(tmp_path):
     settings = (Setting(0.5, 0.6, 1), Setting(0.5, 0.6, 2))
-    recipe = ConstrainedRecipe(settings, steps=4, batch_size=16, n_ctx=4, seeds=(0, 3))
+    recipe = ConstrainedRecipe(settings, steps=4, batch_size=16, n_ctx=5, longest=4, seeds=(0, 3))
     numbers = run(recipe, tmp_path / "run", n_jobs=1)
     assert json.loads((tmp_path / "run" / "numbers.json").read_text()) == json.loads(json.dumps(numbers))
     assert {one.name for one in (tmp_path / "run").glob("*.png")} == {f"{one.name}.png" for one in settings}
@@ -418,11 +418,11 @@ def test_a_run_from_end_to_end(tmp_path):
     said = summary(recipe, numbers, tmp_path)
     assert "x=0.5: 1 head misses" in said
     assert said.endswith(
-        "nextlens belief constrained --setting 0.5,0.6,1 --setting 0.5,0.6,2 --steps 4 --batch-size 16 --n-ctx 4 "
-        "--seeds 0,3"
+        "nextlens belief constrained --setting 0.5,0.6,1 --setting 0.5,0.6,2 --steps 4 --batch-size 16 --n-ctx 5 "
+        "--longest 4 --seeds 0,3"
     )
     with pytest.raises(ValueError, match="holds the results of a run with steps=4, not 5"):
-        run(ConstrainedRecipe(settings, steps=5, batch_size=16, n_ctx=4, seeds=(0, 3)), tmp_path / "run")
+        run(ConstrainedRecipe(settings, steps=5, batch_size=16, n_ctx=5, longest=4, seeds=(0, 3)), tmp_path / "run")
 
 
 def test_recipes_say_what_is_wrong():
@@ -434,8 +434,9 @@ def test_recipes_say_what_is_wrong():
         ({"learning_rate": 0.0}, "learning_rate=0.0 must be above 0"),
         ({"seeds": (1, 1)}, r"seeds=\(1, 1\) must hold at least one seed, each once"),
         ({"settings": ()}, "settings=.* must hold at least one setting"),
-        ({"n_ctx": 3}, "n_ctx=3 must be at least 4"),
-        ({"n_ctx": 12}, "n_ctx=12 has too many words to list"),
+        ({"longest": 3}, "longest=3 must be at least 4"),
+        ({"n_ctx": 8}, "n_ctx=8 must be at least 9"),
+        ({"n_ctx": 12, "longest": 12}, "longest=12 has too many words to list"),
     ):
         with pytest.raises(ValueError, match=match):
             ConstrainedRecipe(**wrong)

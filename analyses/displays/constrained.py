@@ -127,7 +127,8 @@ class ConstrainedDisplay:
             return self._draw_attention(ax)
         if which == "kernel":
             return self._draw_kernel(ax)
-        display = self.second if which == "read_belief" else self.first
+        display = self.second if which in ("belief", "read_belief") else self.first
+        ax.set_anchor("N")
         shown = {"r_1": "guess", "read_r_1": "untrained", "belief": "truth", "read_belief": "guess"}[which]
         return display.plot(ax, which=shown, corners=which == "belief").artists_[0]
 
