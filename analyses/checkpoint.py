@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
 
 from nextlens.analyses.belief_geometry import BeliefGeometry
 from nextlens.analyses.checkpoint_beliefs import belief_section
@@ -46,6 +45,7 @@ from nextlens.probes.ngrams import unigram_laws
 
 KIND = "nextlens checkpoint report"
 PAGE = "index.html"
+SAVED_AS = ("png", "pdf")
 
 #: Windows are no longer than this, whatever the context of the model.
 LONGEST_WINDOW = 512
@@ -77,17 +77,24 @@ class CheckpointReport:
         return displays_of(self.numbers, self.beliefs)
 
     @cached_property
-    def pictures(self) -> dict[str, bytes]:
-        """The figures as PNG files."""
+    def drawings(self) -> dict[str, bytes]:
+        """The figures as PNG and PDF files, by the names they are saved under."""
         import matplotlib.pyplot as plt
 
-        pictures = {}
-        for name, display in self.displays.items():
-            figure, file = drawn(display), BytesIO()
-            figure.savefig(file, dpi=200, format="png")
-            plt.close(figure)
-            pictures[name] = file.getvalue()
-        return pictures
+        from nextlens.analyses.displays import style
+
+        found = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for name, display in self.displays.items():
+                figure = drawn(display)
+                found |= {path.name: path.read_bytes() for path in style.save(figure, f"{folder}/{name}", SAVED_AS)}
+                plt.close(figure)
+        return found
+
+    @property
+    def pictures(self) -> dict[str, bytes]:
+        """The figures as PNG files, by name."""
+        return {name.removesuffix(".png"): file for name, file in self.drawings.items() if name.endswith(".png")}
 
     @property
     def html(self) -> str:
@@ -114,23 +121,14 @@ class CheckpointReport:
         scratch = place / ".partial"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        self._draw_into(scratch)
+        for name, file in self.drawings.items():
+            (scratch / name).write_bytes(file)
         write_json(scratch / NUMBERS, self.numbers)
         (scratch / PAGE).write_text(self.html, encoding="utf-8")
         for path in sorted(scratch.iterdir(), key=lambda path: (path.name == PAGE, path.name)):
             os.replace(path, place / path.name)
         scratch.rmdir()
         return place / PAGE
-
-    def _draw_into(self, folder: Path) -> None:
-        import matplotlib.pyplot as plt
-
-        from nextlens.analyses.displays import style
-
-        for name, display in self.displays.items():
-            figure = drawn(display)
-            style.save(figure, folder / name, ("png", "pdf"))
-            plt.close(figure)
 
 
 def drawn(display: Any) -> Any:
@@ -156,7 +154,7 @@ def own_folder(folder: str | os.PathLike[str]) -> Path:
 
 def report(
     model: Hooked,
-    text: str | Int[np.ndarray, "*shape"] | None = None,
+    text: str | np.ndarray | None = None,
     *,
     vocabulary: Vocabulary | None = None,
     process: Process | None = None,

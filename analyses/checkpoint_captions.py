@@ -17,7 +17,7 @@ def _surprisal(numbers: Numbers) -> tuple[str, str]:
     found, loss = numbers["surprisal"]["by_tokens_read"], numbers["loss"]
     nulls = loss["nulls_bits_per_token"]
     band = "" if found["low"] is None else " Band: 95 % over blocks of the text."
-    least = " Dotted: the least possible, by an observer who knows the process." if "optimum" in found else ""
+    least = " And the least possible, by an observer who knows the process." if "optimum" in found else ""
     return (
         f"Surprisal by how many tokens of the window had been read; {found['windows']} windows, overlaps counted "
         f"again.{band} Grey: what counting single tokens, or pairs, in the other blocks gives.{least}",
@@ -82,8 +82,8 @@ def _heads(score: str) -> Callable[[Numbers], tuple[str, str]]:
         found = numbers["heads"]
         best, chance = found["best"][score][0], found["chance"][score]
         return (
-            f"The {score} score of every head on {found['tokens']}. Outlined: {found['threshold']:g} or more. Line in "
-            f"the bar: chance, {chance:.3f}.",
+            f"The {score} score of every head on {found['tokens']}. Outlined: {found['thresholds'][score]:.2g} or "
+            f"more. Line in the bar: chance, {chance:.3f}.",
             f"Map of layers and heads; highest: layer {best['layer']}, head {best['head']}, {best['value']:.2f}.",
         )
 

@@ -163,7 +163,7 @@ def heads_display(numbers: Mapping[str, Any], score: str) -> HeadMapDisplay:
     return HeadMapDisplay(
         scores=found["scores"][score],
         quantity=score,
-        threshold=found["threshold"],
+        threshold=found["thresholds"][score],
         chance=found["chance"][score],
     )
 

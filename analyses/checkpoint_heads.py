@@ -34,6 +34,7 @@ def head_section(model: Hooked, context: int | None, first: int | None) -> dict[
     values = np.stack([draw.value.sel(score=names).values for draw in draws])
     mean, half = student_interval(values)
     chance = np.mean([draw.chance.sel(score=names).values for draw in draws], axis=0)
+    thresholds = np.maximum(FOUND, 2 * chance)
     layers = one.layer.values.tolist()
     return {
         "unit": "share of attention; copying: share of what is added to logits",
@@ -42,8 +43,8 @@ def head_section(model: Hooked, context: int | None, first: int | None) -> dict[
         "half_interval_95": {name: half[i].tolist() for i, name in enumerate(names)},
         "chance": dict(zip(names, chance.tolist(), strict=True)),
         "best": {name: _best(mean[i], half[i], layers) for i, name in enumerate(names)},
-        "called_induction_heads": int((mean[names.index("prefix matching")] >= FOUND).sum()),
-        "threshold": FOUND,
+        "thresholds": dict(zip(names, thresholds.tolist(), strict=True)),
+        "above_threshold": dict(zip(names, (mean >= thresholds[:, None, None]).sum((1, 2)).tolist(), strict=True)),
         "tokens": one.attrs["tokens"],
         "interval": f"95 %, Student's t over {DRAWS} draws of {SEQUENCES} sequences",
     }

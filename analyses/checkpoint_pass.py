@@ -15,6 +15,7 @@ from tqdm import tqdm
 from nextlens.analyses.checkpoint_reading import Reading, Windows
 from nextlens.models.batch import Batch
 from nextlens.models.hooked import Hooked
+from nextlens.models.hooked_module import HookedModule
 from nextlens.models.recording import device_of
 
 #: Log-probabilities in memory at a time.
@@ -42,6 +43,7 @@ class Pass:
     stream : dict of str to Float32[np.ndarray, "kept width"]
     divergence, cross_entropy : Float[np.ndarray, "site lensed"]
         In bits: KL(final law ‖ law at the site), and the surprisal of what came next under the latter.
+        Empty without a lens.
     unigram_divergence : Float[np.ndarray, " lensed"]
         KL(final law ‖ unigram law of the other blocks), the null of ``divergence``.
     no_lens : str
@@ -55,8 +57,8 @@ class Pass:
     kept: Bool[np.ndarray, " row"]
     lensed: Bool[np.ndarray, " row"]
     stream: Mapping[str, Float32[np.ndarray, "kept width"]]
-    divergence: Float[np.ndarray, "site lensed"]
-    cross_entropy: Float[np.ndarray, "site lensed"]
+    divergence: Float[np.ndarray, "site found"]
+    cross_entropy: Float[np.ndarray, "site found"]
     unigram_divergence: Float[np.ndarray, " lensed"]
     no_lens: str
 
@@ -72,14 +74,16 @@ def stream_sites(model: Hooked) -> list[str]:
 def finished(model: Hooked, site: str, stream: Float[Tensor, "row width"]) -> Float[Tensor, "row vocab"]:
     """The logits the model gives if ``stream`` stands at ``site``, its last residual stream.
 
-    The model itself goes on from there, with its own final norm and unembedding, whatever they are. It
-    reads a single token meanwhile, of which nothing is left.
+    Ours have a final norm and an unembedding by name. Any other model goes on by itself, with whatever norm
+    and unembedding it has: it reads a single token, and all that is left of it at ``site`` is replaced.
 
     Raises
     ------
     ValueError
         If it does not go on with as many rows as it was given.
     """
+    if isinstance(model, HookedModule):
+        return model.ln_final(stream[None])[0] @ model.unembedding
     one = Batch.from_tokens([[0, 0]]).to(stream.device)
     with model.edited(site, lambda value: stream[None].to(value.dtype)):
         logits = model(one)

@@ -83,11 +83,12 @@ def _model(numbers: Numbers) -> Section:
         "size of the weights": f"{model['weights_bytes'] / MEGA:,.1f} MB",
     }
     rows = [(name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in shown.items()]
+    every = f", one every {text['stride']:,}" if text["windows"] > text["sequences"] else ""
     read = [
         ("source", text["source"]),
         *[(name, f"{text[name]:,}") for name in ("characters", "bytes", "tokens", "tokens_read") if name in text],
         ("predictions", f"{text['predictions']:,} in {text['sequences']:,} sequence{'s' * (text['sequences'] > 1)}"),
-        ("windows", f"{text['windows']:,} of {text['window']:,} tokens, one every {text['stride']:,}"),
+        ("windows", f"{text['windows']:,} of {text['window']:,} tokens{every}"),
         ("blocks", f"{text['blocks']} of about {text['rows_of_a_block']:.0f} predictions"),
         ("vocabulary", str(text["vocabulary"])),
     ]
@@ -194,9 +195,10 @@ def _heads(numbers: Numbers) -> Section:
         for one in best
     ]
     said = (
-        f"On {found['tokens']}, {found['called_induction_heads']} heads have a prefix-matching score of "
-        f"{found['threshold']:g} or more, and may be called induction heads. A pattern says where a head looks, not "
-        "what it does with it: ablate it before saying that it matters."
+        f"On {found['tokens']}, {found['above_threshold']['prefix matching']} heads have a prefix-matching score of "
+        f"{found['thresholds']['prefix matching']:.2g} or more (0.3, or twice chance if that is more), and may be "
+        "called induction heads. A pattern says where a head looks, not what it does with what it sees: ablate it "
+        "before saying that it matters."
     )
     return Section(
         "heads",
@@ -255,8 +257,8 @@ def _beliefs(numbers: Numbers) -> Section:
     rows = [(site_name(site), *[f"{values[i]:.4f}" for values in r2.values()]) for i, site in enumerate(found["sites"])]
     nulls = [(name, f"{value:.4f}") for name, value in found["nulls"].items()]
     said = (
-        f"Is the belief of an ideal observer of {found['process']!r} linear in the residual stream? R², "
-        f"{found['protocol'].get('folds', '')}. Read it beside its nulls, not beside 0."
+        f"Is the belief of an ideal observer of {found['process']!r} linear in the residual stream? R² in "
+        f"folds ({found['protocol'].get('folds', '')}). Read it beside its nulls, not beside 0."
     )
     return Section(
         "beliefs",
@@ -326,3 +328,30 @@ def number(value: float, digits: int = 3) -> str:
     ('0.000', '-0.5')
     """
     return f"{value:z.{digits}f}"
+
+
+def summary(numbers: Numbers, page: Any) -> str:
+    """A few lines for the terminal: what was read, what came out beside its nulls, and what to look at."""
+    loss, text, model = numbers["loss"], numbers["text"], numbers["model"]
+    lines = [
+        f"{model['name']}: {model['parameters']:,} parameters, read on {text['predictions']:,} tokens",
+        f"  of {text['source']}",
+    ]
+    rows = [("bits per token", loss["bits_per_token"]), ("bits per byte", loss["bits_per_byte"])]
+    rows += [("least possible", loss["optimum_bits_per_token"])]
+    rows += [(f"null: {name}", one) for name, one in loss["nulls_bits_per_token"].items()]
+    lines += ["{:46s} {:>8s}  {}".format(name, *_cells(one)) for name, one in rows if one is not None]
+    if "left_out" not in numbers["heads"]:
+        best, chance = numbers["heads"]["best"]["prefix matching"][0], numbers["heads"]["chance"]["prefix matching"]
+        where = f"layer {best['layer']}, head {best['head']}; chance {chance:.3f}"
+        lines.append(f"{'highest prefix-matching score':46s} {best['value']:8.3f}  {where}")
+    if "left_out" not in numbers["beliefs"]:
+        r2 = numbers["beliefs"]["r2"]
+        twin = f"untrained twin {r2['untrained twin'][-1]:.3f}"
+        lines.append(f"{'R² of the belief at the last site':46s} {r2['probe'][-1]:8.3f}  {twin}")
+    titles = {section.id: section.title.lower() for section in sections_of(numbers)}
+    for key, title in titles.items():
+        if "left_out" in numbers.get(key, {}):
+            lines.append(f"left out: {title}: {numbers[key]['left_out']}")
+    lines.append(f"look at {page}")
+    return "\n".join(lines)

@@ -159,7 +159,7 @@ FRAGMENT = """\
 <p>The darker a token, the more surprising it was; from {{ shades[3] }} bits on it is underlined too. The number is
 in its tooltip, and in the table beneath.
 {% if hidden %}
-The first {{ words|length }} of {{ words|length + hidden }} tokens.
+The text goes on; this is its beginning.
 {% endif %}
 </p>
 <ul class="key" aria-label="Shades, in bits">

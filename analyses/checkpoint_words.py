@@ -73,7 +73,7 @@ class Words:
 
 def words_of(
     model: Hooked,
-    text: str | Int[np.ndarray, "*shape"] | None,
+    text: str | np.ndarray | None,
     *,
     vocabulary: Vocabulary | None,
     process: Process | None,

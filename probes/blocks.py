@@ -54,7 +54,7 @@ def block_sums(
 
 def ratio_interval(
     top: Float[np.ndarray, " block *any"],
-    bottom: Float[np.ndarray, " block *any"],
+    bottom: Float[np.ndarray, " beneath *other"],
     rng: np.random.Generator,
     *,
     draws: int = DRAWS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -25,7 +25,7 @@ class CurvesDisplay:
 
     Parameters
     ----------
-    along : sequence of numbers or of str
+    along : numbers or words
         Where the values are; words (layers, say) are put at equal distances and become the labels.
     values : mapping of str to array of shape (place,)
         What was measured.
@@ -55,7 +55,7 @@ class CurvesDisplay:
     def __init__(
         self,
         *,
-        along: Sequence[float] | Sequence[str] | Float[np.ndarray, " place"],
+        along: Iterable[object],
         values: Mapping[str, object],
         intervals: Mapping[str, object] | None = None,
         references: Mapping[str, object] | None = None,
@@ -65,8 +65,9 @@ class CurvesDisplay:
         yscale: str = "linear",
         caption: str | None = None,
     ):
-        self.labels = [str(name) for name in along] if len(along) and isinstance(along[0], str) else None
-        self.along = style.finite("along", np.arange(len(along)) if self.labels else along, "place")
+        places = list(along)
+        self.labels = places if places and isinstance(places[0], str) else None
+        self.along = style.finite("along", range(len(places)) if self.labels else places, "place")
         if not values:
             raise ValueError("values is empty; there is nothing to draw")
         self.values = {name: self._curve(f"values[{name!r}]", one) for name, one in values.items()}
