@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -160,23 +161,27 @@ class Bridged(nn.Module):
         Raises
         ------
         ValueError
-            At ``hook_resid_mid``: in a bridge that name is the MLP's input alone, and an edit there never
-            enters the residual stream. Edit ``hook_attn_out`` instead.
+            Where an edit would be lost. At ``hook_resid_mid``: in a bridge that name is the MLP's input
+            alone, and an edit there never enters the residual stream; edit ``hook_attn_out`` instead. At
+            ``attn.hook_pattern`` of an architecture (OPT, GPT-J, GPT-Neo) whose bridge shows the pattern
+            and computes with another copy; edit ``attn.hook_z`` instead.
         """
         name = canonical_site(site, self.sites)
-        if name.endswith("hook_resid_mid"):
-            instead = name.replace("resid_mid", "attn_out")
-            raise ValueError(f"site={site!r} cannot be edited through a bridge; edit {instead!r} instead")
-        _ = self._honoured  # tried before a hook is there to see the trial
+        honoured = self._honoured  # tried before a hook is there to see the trial
+        for lost, instead in {"hook_resid_mid": "hook_attn_out", "hook_pattern": "hook_z"}.items():
+            if name.endswith(lost) and lost not in honoured:
+                instead = name.replace(lost, instead)
+                raise ValueError(f"site={site!r} cannot be edited through a bridge; edit {instead!r} instead")
         with self.bridge.hooks(fwd_hooks=[(_hook_name(name), lambda value, hook: edit(value))]):
             yield
 
     @cached_property
     def _honoured(self) -> frozenset[str]:
-        """Which of a batch's wishes change what is said as they should: found by trying, on two tokens.
+        """Which wishes change what is said as they should: found by trying, on two tokens.
 
         A second token two places on says something else than one place on, unless positions are ignored;
-        and one that may not look at the first says the same whatever the first is.
+        one that may not look at the first says the same whatever the first is; and half a pattern says
+        something else than the pattern.
         """
         tokens, swapped = self._two_tokens(), self._two_tokens().flip(1)[:, :1].expand(1, 2)
         plain, found = self._tried(tokens), set()
@@ -187,6 +192,11 @@ class Bridged(nn.Module):
         one, other = self._tried(tokens, attention_mask=alone), self._tried(swapped, attention_mask=alone)
         if one is not None and other is not None and torch.equal(one, other) and not torch.equal(one, plain):
             found.add("attention_mask")
+        for site in [site for site in self.sites if site.endswith("hook_pattern")][:1]:
+            halved = self.bridge.hooks(fwd_hooks=[(_hook_name(site), lambda value, hook: value / 2)])
+            with warnings.catch_warnings(action="ignore"), halved:
+                if not torch.equal(self._tried(tokens), plain):
+                    found.add("hook_pattern")
         return frozenset(found)
 
     @torch.no_grad()

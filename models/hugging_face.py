@@ -102,13 +102,21 @@ def wrapped(model: PreTrainedModel, name: str, *, tokenizer: Any = None) -> Brid
     vocabulary = (
         None if tokenizer is None else vocabulary_of(tokenizer, model.get_input_embeddings().num_embeddings, name)
     )
-    force_eager_attention(model)
-    bridge = build_bridge_from_module(model.eval(), architecture, hf_config=model.config, model_name=name)
-    if tokenizer is not None:
-        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        bridge.tokenizer = tokenizer
-        bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = detect_tokenizer_bos_eos(tokenizer)
-    found = Bridged(bridge, vocabulary)
+    try:
+        force_eager_attention(model)
+        bridge = build_bridge_from_module(model.eval(), architecture, hf_config=model.config, model_name=name)
+        if tokenizer is not None:
+            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+            bridge.tokenizer = tokenizer
+            bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = detect_tokenizer_bos_eos(tokenizer)
+        found = Bridged(bridge, vocabulary)
+        reached = found.sites
+    except Exception as error:  # whatever TransformerLens or transformers raise
+        raise ValueError(
+            f"{name!r} holds a {architecture}, which does not run through TransformerLens: {first_line(error)}"
+        ) from error
+    if not any(site.startswith("blocks.") for site in reached):
+        raise ValueError(f"{name!r} holds a {architecture}, of which TransformerLens names no block")
     refuse_looking_ahead(found, name, device=model.device)
     return found
 

@@ -21,9 +21,11 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MambaConfig,
+    OPTConfig,
     PreTrainedTokenizerFast,
 )
 
+from nextlens.models import hugging_face
 from nextlens.models.batch import Batch
 from nextlens.models.bridge import Bridged
 from nextlens.models.checkpoints import load
@@ -345,6 +347,40 @@ def test_what_mamba_takes_no_notice_of_is_refused_by_name(folders):
         model(BATCH.with_(positions=BATCH.positions + 1))
     with pytest.raises(ValueError, match="the batch has attend of its own, of which MambaForCausalLM takes no notice"):
         model(BATCH.with_(attend=torch.eye(11, dtype=torch.bool).expand(3, 11, 11)))
+
+
+def test_an_edit_that_the_bridge_of_an_architecture_would_lose_is_refused():
+    model = load(
+        stirred(
+            OPTConfig(
+                vocab_size=300,
+                hidden_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                ffn_dim=24,
+                max_position_embeddings=32,
+                word_embed_proj_dim=16,
+            )
+        )
+    )
+    with model.watched("blocks.0.attn.pattern") as seen:
+        plain = model(BATCH)
+    torch.testing.assert_close(seen["blocks.0.attn.pattern"].sum(-1), torch.ones(3, 2, 11))
+    edited = model.edited("blocks.0.attn.pattern", torch.zeros_like)
+    with pytest.raises(ValueError, match=r"site='blocks\.0\.attn\.pattern' .* edit 'blocks\.0\.attn\.hook_z'"), edited:
+        pass
+    with model.edited("blocks.0.attn.z", torch.zeros_like):
+        assert (model(BATCH) - plain).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="the batch has attend of its own, of which OPTForCausalLM takes no notice"):
+        model(BATCH.with_(attend=torch.eye(11, dtype=torch.bool).expand(3, 11, 11)))
+
+
+def test_an_architecture_whose_bridge_fails_is_refused(folder, monkeypatch):
+    def fails(*arguments, **how):
+        raise KeyError("no such part\nand more")
+
+    monkeypatch.setattr(hugging_face, "build_bridge_from_module", fails)
+    refused(folder, "holds a LlamaForCausalLM, which does not run through TransformerLens: ")
 
 
 @pytest.mark.parametrize("name", ["GPT-2", "Llama", "Pythia"])

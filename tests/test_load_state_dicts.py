@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from nextlens.models.batch import Batch
 from nextlens.models.bridge import Bridged
-from nextlens.models.checkpoints import load
+from nextlens.models.checkpoints import load, save
 from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.transformer import Transformer, TransformerConfig
 from nextlens.models.vocabulary import Symbols
@@ -107,6 +107,15 @@ def test_a_transformers_state_dict_or_model_is_its_model(config, tmp_path):
 
 def test_a_model_of_ours_is_itself():
     assert load(MODEL) is MODEL
+
+
+def test_our_checkpoint_comes_in_the_precision_and_with_the_vocabulary_asked_for(tmp_path):
+    path = save(tmp_path, MODEL)
+    assert load(path).vocabulary is None
+    model = load(path, dtype="float64", vocabulary=Symbols("abc"), device="cpu")
+    assert (model.vocabulary, model(BATCH).dtype) == (Symbols("abc"), torch.float64)
+    with pytest.raises(ValueError, match="vocabulary holds 4 tokens and the model n_tokens=3"):
+        load(path, vocabulary=Symbols("abcd"))
 
 
 @pytest.mark.parametrize("called", ["weights.pt", "weights.pth", "pytorch_model.bin", "weights.safetensors"])
