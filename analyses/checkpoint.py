@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -53,7 +53,7 @@ LONGEST_WINDOW = 512
 MOST_KEPT, MOST_LENSED, MOST_PROBED = 2048, 512, 6
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CheckpointReport:
     """What :func:`report` found. In a notebook it shows itself.
 
@@ -68,8 +68,12 @@ class CheckpointReport:
     """
 
     numbers: dict[str, Any]
-    words: list[tuple[str, float | None]] = field(repr=False)
-    beliefs: BeliefGeometry | None = field(default=None, repr=False)
+    words: list[tuple[str, float | None]]
+    beliefs: BeliefGeometry | None = None
+
+    def __repr__(self) -> str:
+        bits = self.numbers["loss"]["bits_per_token"]["value"]
+        return f"<CheckpointReport of {self.numbers['model']['name']}: {bits:.3f} bits per token>"
 
     @property
     def displays(self) -> dict[str, Any]:

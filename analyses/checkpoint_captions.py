@@ -40,7 +40,8 @@ def _divergence(numbers: Numbers) -> tuple[str, str]:
     first, last = lens["kl_to_final"]["value"][0], lens["kl_to_final"]["value"][-2:][0]
     return (
         f"Logit lens: how far the law read off each layer is from the model's final law, with the final norm applied; "
-        f"{lens['rows']} predictions. Band: 95 % over blocks. Grey: a law that counts single tokens.",
+        f"{lens['rows']} predictions. After the last block it is 0. Band: 95 % over blocks. Grey: a law that counts "
+        "single tokens.",
         f"Divergence by layer, from {first:.2f} bits before the first block to {last:.2f} before the last and 0 after.",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from nextlens.analyses.displays.head_map import HeadMapDisplay
 from nextlens.analyses.displays.layers import LayersDisplay, short_site
 from nextlens.analyses.displays.simplex import SimplexDisplay
 
+#: Above this ratio of the largest to the least an axis is logarithmic; below so many bits nothing is told apart.
+WIDE, LEAST_BITS = 10, 1e-3
+
 
 def displays_of(numbers: Mapping[str, Any], beliefs: BeliefGeometry | None = None) -> dict[str, Any]:
     """The figures of a report by name, in the order of the page; what was left out has none."""
@@ -21,7 +24,8 @@ def displays_of(numbers: Mapping[str, Any], beliefs: BeliefGeometry | None = Non
         "along_the_text": along_display(numbers),
     }
     if "left_out" not in numbers["lens"]:
-        made |= {"lens_divergence": divergence_display(numbers), "lens_loss": lens_loss_display(numbers)}
+        made |= {"lens_divergence": divergence_display(numbers)} if len(numbers["lens"]["sites"]) > 1 else {}
+        made["lens_loss"] = lens_loss_display(numbers)
     if "left_out" not in numbers["residual"]:
         made |= {"spectrum": spectrum_display(numbers), "effective_rank": rank_display(numbers)}
     if "left_out" not in numbers["heads"]:
@@ -37,6 +41,11 @@ def displays_of(numbers: Mapping[str, Any], beliefs: BeliefGeometry | None = Non
 def short(sites: list[str]) -> list[str]:
     """Sites as ticks: ``in`` before the first block, then the number of the block."""
     return ["in" if not site.endswith("hook_resid_post") else short_site(site).split()[0] for site in sites]
+
+
+def wide(values: Sequence[float]) -> str:
+    """The scale of an axis: logarithmic where the largest would hide the others."""
+    return "log" if max(values) > WIDE * min(values) > 0 else "linear"
 
 
 def surprisal_display(numbers: Mapping[str, Any]) -> CurvesDisplay:
@@ -74,12 +83,13 @@ def along_display(numbers: Mapping[str, Any]) -> CurvesDisplay:
 def divergence_display(numbers: Mapping[str, Any]) -> CurvesDisplay:
     """How far what each layer would say is from what the model says in the end."""
     lens = numbers["lens"]
-    found = lens["kl_to_final"]
+    found = {end: [max(one, LEAST_BITS) for one in values[:-1]] for end, values in lens["kl_to_final"].items()}
     return CurvesDisplay(
-        along=short(lens["sites"]),
+        along=short(lens["sites"])[:-1],
         values={"lens": found["value"]},
         intervals={"lens": [found["low"], found["high"]]},
         references={"unigram": lens["null_kl_of_unigram"]},
+        yscale=wide(found["value"]),
         xlabel="residual stream after block",
         ylabel="KL(final ‖ lens), bits",
     )
@@ -98,6 +108,7 @@ def lens_loss_display(numbers: Mapping[str, Any]) -> CurvesDisplay:
             "unigram": nulls["unigram, counted in the other blocks"]["value"],
             "model": lens["final_cross_entropy"],
         },
+        yscale=wide(found["value"]),
         xlabel="residual stream after block",
         ylabel="cross-entropy, bits per token",
     )

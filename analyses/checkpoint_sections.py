@@ -187,9 +187,9 @@ def _heads(numbers: Numbers) -> Section:
         (
             score,
             f"layer {one['layer']}, head {one['head']}",
-            f"{one['value']:.3f}",
-            f"± {one['half_interval_95']:.3f}",
-            f"{found['chance'][score]:.3f}",
+            f"{one['value']:.3g}",
+            f"± {one['half_interval_95']:.2g}",
+            f"{found['chance'][score]:.2g}",
         )
         for score, best in found["best"].items()
         for one in best
