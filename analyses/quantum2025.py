@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from nextlens.analyses.belief_geometry import probed_sites
 from nextlens.analyses.prefix_rows import Prefixes
+from nextlens.analyses.sites import layers, probed_sites, side_by_side
 from nextlens.models.hooked import Hooked
 from nextlens.models.recording import record
 from nextlens.probes.geometry import pairwise_r2
@@ -21,18 +21,6 @@ FOLDS = 10
 COSINE_ROWS = 4096
 
 
-def layers(model: Hooked) -> list[str]:
-    """The sites that the protocol lays side by side.
-
-    For a transformer what enters the first block, what leaves each, and the final norm's output; for a recurrent
-    network each layer's hidden state.
-    """
-    after = [site for site in model.sites if site.endswith("hook_resid_post")]
-    if "blocks.0.hook_resid_pre" not in model.sites:
-        return after
-    return ["blocks.0.hook_resid_pre", *after, "ln_final.hook_normalized"]
-
-
 def all_layers(
     model: Hooked, prefixes: Prefixes, sites: Sequence[str] | None = None, *, one_scale: bool = False
 ) -> xr.DataArray:
@@ -43,7 +31,7 @@ def all_layers(
     model : Hooked
     prefixes : Prefixes
     sites : sequence of str, optional
-        Those of :func:`layers` if None.
+        Those of :func:`~nextlens.analyses.sites.layers` if None.
     one_scale : bool, default=False
         Divide each site by one number, so that its features have variance 1 on average, by weight: no site
         counts for more because its numbers are larger. A site that does not vary stays as it is.
@@ -55,10 +43,7 @@ def all_layers(
     """
     names = layers(model) if sites is None else probed_sites(model, sites)
     recorded = record(model, prefixes.batch, names, where=prefixes.first, chunk=512)
-    parts = [recorded[name].values.reshape(len(prefixes), -1) for name in names]
-    if one_scale:
-        parts = [part / (_spread(part, prefixes.weights) or 1.0) for part in parts]
-    return xr.DataArray(np.hstack(parts), dims=("sample", "feature"), coords=recorded.coords)
+    return side_by_side(recorded, prefixes.weights if one_scale else None)
 
 
 def quantum2025(
@@ -81,7 +66,7 @@ def quantum2025(
     targets : DataArray, dims (sample, any one), optional
         Labelled like the beliefs of ``prefixes``, which are taken if None.
     sites : sequence of str, optional
-        Those of :func:`layers` if None.
+        Those of :func:`~nextlens.analyses.sites.layers` if None.
     seed : int, default=0
         Of the folds, and of the rows between which cosines are taken if there are more than 4,096.
 
@@ -144,9 +129,3 @@ def cosine_r2(truth: np.ndarray, guess: np.ndarray, weights: np.ndarray | None =
     """
     few = {} if len(truth) <= COSINE_ROWS else {"n_rows": COSINE_ROWS, "rng": np.random.default_rng(seed)}
     return pairwise_r2(truth, guess, weights, metric="cosine", **few)
-
-
-def _spread(values: np.ndarray, weights: np.ndarray) -> float:
-    """Root of the mean over features of their weighted variance."""
-    moved = values.astype(np.float64) - values[0]
-    return float(np.sqrt((weights @ (moved - weights @ moved) ** 2).mean()))

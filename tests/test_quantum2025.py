@@ -10,7 +10,8 @@ import xarray as xr
 
 from nextlens.analyses import quantum2025 as question
 from nextlens.analyses.prefix_rows import Prefixes
-from nextlens.analyses.quantum2025 import all_layers, layers, quantum2025, truncated_fit
+from nextlens.analyses.quantum2025 import all_layers, quantum2025, truncated_fit
+from nextlens.analyses.sites import layers
 from nextlens.models.processes import bloch_walk, golden_mean, mess3
 from nextlens.models.recording import record
 from nextlens.models.recurrent import Recurrent, RecurrentConfig
