@@ -11,13 +11,13 @@ import numpy as np
 import xarray as xr
 
 from nextlens.analyses.belief_edit import belief_edit, penalty_sweep
-from nextlens.analyses.belief_geometry import Prefixes
 from nextlens.analyses.belief_pairs import Pairs
 from nextlens.analyses.belief_training import checkpoint_of
 from nextlens.analyses.edit_numbers import SeedEdits, draw, sum_up
 from nextlens.analyses.edit_recipe import EditRecipe
 from nextlens.analyses.edit_scores import edit_scores
 from nextlens.analyses.model_training import train_all
+from nextlens.analyses.prefix_rows import Prefixes
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
 from nextlens.analyses.subspace_ablation import subspace_ablation
 from nextlens.models import checkpoints
