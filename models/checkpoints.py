@@ -243,7 +243,11 @@ def _from_path(
         path = found[0]
     if path.suffix == ".gguf":
         return load_gguf(path, device=device, dtype=wanted)
-    if path.suffix in PICKLES and path.is_file():
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no checkpoint at {str(_file(path))!r}; nothing is fetched by its name: give a folder or a file"
+        )
+    if path.suffix in PICKLES:
         _refuse_without(config, repr(str(path)))
     return _load_ours(_file(path), device, dtype)
 

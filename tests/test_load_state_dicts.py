@@ -197,6 +197,8 @@ def test_weights_without_a_config_are_refused(tmp_path):
 def test_a_missing_file_is_refused(tmp_path):
     refused(tmp_path / "none.pt", "there is no '", error=FileNotFoundError)
     refused(tmp_path / "none.pt", "there is no checkpoint at '", config=None, error=FileNotFoundError)
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint at 'gpt2/.*; nothing is fetched by its name"):
+        load("gpt2")
 
 
 @pytest.mark.parametrize("config", [OURS, THEIRS], ids=["our config", "TransformerLens's config"])
