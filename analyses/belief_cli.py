@@ -74,8 +74,8 @@ def edit(pairs: int | None, ahead: int | None, source: Path | None, **given: Any
 @click.option("--process", default="rrxor", show_default=True, help="Which hidden Markov process.")
 @PARAMETERS
 @click.option("--contexts", metavar="A,B,...", help="Tokens that the transformers read.  [default: 10,20]")
-@click.option("--steps", type=int, help="Training steps of each transformer.  [default: 4000]")
-@click.option("--batch-size", type=int, help="Words in a batch.  [default: 256]")
+@click.option("--steps", type=int, help="Training steps of each transformer.  [default: 3000]")
+@click.option("--batch-size", type=int, help="Words in a batch.  [default: 64]")
 @click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.001; 0.005 if not rrxor]")
 @SEEDS
 @running

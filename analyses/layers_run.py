@@ -79,8 +79,8 @@ class LayersRecipe:
     process: str = "rrxor"
     parameters: Mapping[str, float] = field(default_factory=dict)
     contexts: tuple[int, ...] = (10, 20)
-    steps: int = 4000
-    batch_size: int = 256
+    steps: int = 3000
+    batch_size: int = 64
     learning_rate: float | None = None
     seeds: tuple[int, ...] = (0, 1, 2, 3)
 
