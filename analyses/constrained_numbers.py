@@ -64,6 +64,7 @@ def sum_up(recipe: ConstrainedRecipe, results: Mapping[Setting, Sequence[Measure
         "protocol": {
             "r2": results[recipe.settings[0]][0].geometry.scores.attrs,
             "left": "(1 - R2) / (1 - R2 of an affine map of the exact other one); 0: it is held, 1: the other would do",
+            "r_1_over_belief": "variance that r_1 explains, less that which the belief does, in one model",
             "variance": results[recipe.settings[0]][0].geometry.variance.attrs,
             "paper2025": results[recipe.settings[0]][0].geometry.paper2025.attrs,
             "decay": "least squares of A[d + 1, s] on A[d, s] over s < d; mean attention over words",
@@ -101,6 +102,7 @@ def _of_setting(recipe: ConstrainedRecipe, setting: Setting, found: Sequence[Mea
             for site in SITES
         },
         "variance": _nested([g.variance.r2 for g in geometries], SITES, PREDICTORS[:2], EXPLANATIONS),
+        "r_1_over_belief": {site: interval([_over_belief(g, site) for g in geometries]) for site in SITES},
         "paper2025": {
             "r2": _nested([g.paper2025.r2 for g in geometries], SITES, TARGETS, PREDICTORS[:2]),
             "variance": _nested([g.paper2025.variance for g in geometries], SITES, PREDICTORS[:2]),
@@ -109,6 +111,12 @@ def _of_setting(recipe: ConstrainedRecipe, setting: Setting, found: Sequence[Mea
         "control": _control(setting, recipe.longest),
         "attention": _attention([one.circuit for one in found], [one.circuit_of_twin for one in found]),
     }
+
+
+def _over_belief(geometry: ConstrainedBeliefs, site: str) -> float:
+    """How much more of the variance of a site ``r_1`` explains than the belief does; paired, so within one model."""
+    explained = geometry.variance.r2.sel(site=site, model="probe")
+    return float(explained.sel(explained_by="r_1") - explained.sel(explained_by="belief"))
 
 
 def _published(setting: Setting) -> dict[str, float] | None:
@@ -252,7 +260,7 @@ def summary(recipe: ConstrainedRecipe, numbers: Mapping[str, Any], folder: Path)
     lines += _of_heads(found)
     first = next(iter(found))
     lines += [
-        f"look at    {folder / f'{first}.png'}: does the cloud after attention look like r_1, that after the MLP not?",
+        f"look at    {folder / f'{first}.png'}: is the cloud after attention r_1, that after the MLP the belief?",
         f"           and {NUMBERS}: every site, the untrained twin, the paper's protocol",
         f"repeat     {recipe.command}",
     ]
@@ -260,7 +268,7 @@ def summary(recipe: ConstrainedRecipe, numbers: Mapping[str, Any], folder: Path)
 
 
 def _about(one: Mapping[str, Any]) -> list[str]:
-    """Four lines on one setting."""
+    """Five lines on one setting."""
     variance, twin, attention = one["variance"], PREDICTORS[1], one["attention"]
     exact = one["control"][f"to {CONTROL_DEPTH} tokens"]["r_1 -> belief"]["probability"]
     decays = ", ".join(_short(decay) for decay in attention["decay"])
@@ -276,11 +284,21 @@ def _about(one: Mapping[str, Any]) -> list[str]:
         f"r_1 alone gives the belief with R² {exact:.3f}",
         f"  variance that r_1 and the belief explain: {shares(MID)} after attention, {shares(FINAL)} after the norm; "
         f"untrained {shares(MID, twin)} after attention",
+        f"  so {_holds(one['r_1_over_belief'][MID])} after attention, "
+        f"{_holds(one['r_1_over_belief'][FINAL])} after the norm",
         f"  decay of attention {decays}, of what reaches r_1 {_short(attention['decay_of_kernel'])}; "
         f"zeta {attention['zeta']:g}, untrained {_short(attention['untrained twin']['decay'])}",
         f"  three components hold {paper[MID]['probe']['mean']:.3f} and {paper[FINAL]['probe']['mean']:.3f} of the "
         f"variance{beside}",
     ]
+
+
+def _holds(more: Mapping[str, Any]) -> str:
+    """Which of the two a site is, as far as seeds agree."""
+    ends = more["interval_95"]
+    if ends is None or ends[0] <= 0 <= ends[1]:
+        return f"neither r_1 nor belief for sure ({more['mean']:+.3f})"
+    return f"{'r_1' if ends[0] > 0 else 'belief'} ({more['mean']:+.3f})"
 
 
 def _of_heads(found: Mapping[str, Mapping[str, Any]]) -> list[str]:

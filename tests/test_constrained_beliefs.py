@@ -415,6 +415,9 @@ def test_a_run_from_end_to_end(tmp_path):
     assert two["r2"][MID]["r_1"]["probe"]["mean"] == pytest.approx(np.mean(two["r2"][MID]["r_1"]["probe"]["by_seed"]))
     low, high = two["attention"]["value"]
     assert low["mean"] <= high["mean"]
+    explained = two["variance"][MID]["probe"]
+    differences = np.subtract(explained["r_1"]["by_seed"], explained["belief"]["by_seed"])
+    assert two["r_1_over_belief"][MID]["by_seed"] == pytest.approx(differences)
     said = summary(recipe, numbers, tmp_path)
     assert "x=0.5: 1 head misses" in said
     assert said.endswith(
@@ -443,3 +446,13 @@ def test_recipes_say_what_is_wrong():
     for wrong, match in (((0.7, 0.6), "x=0.7"), ((1 / 3, 0.6), "at one third"), ((0.1, 0.6, 0), "heads=0")):
         with pytest.raises(ValueError, match=match):
             Setting(*wrong)
+
+
+def test_a_site_is_named_only_where_seeds_agree():
+    from nextlens.analyses.constrained_numbers import _holds
+    from nextlens.analyses.intervals import interval
+
+    assert _holds(interval([0.10, 0.11, 0.12])) == "r_1 (+0.110)"
+    assert _holds(interval([-0.10, -0.11, -0.12])) == "belief (-0.110)"
+    assert _holds(interval([0.3, -0.1, 0.2])) == "neither r_1 nor belief for sure (+0.133)"
+    assert _holds(interval([0.3])).startswith("neither")
