@@ -191,4 +191,5 @@ def _curves(
 
 
 def _name(ax: Axes, lines: Mapping[str, Artist]) -> None:
-    ax.legend(lines.values(), lines.keys(), frameon=False, fontsize=style.SMALLEST_TEXT, handlelength=2.2)
+    look = {"fontsize": style.SMALLEST_TEXT, "handlelength": 2.2, "facecolor": "white", "edgecolor": "none"}
+    ax.legend(lines.values(), lines.keys(), **look)
