@@ -263,8 +263,8 @@ def summary(recipe: GeneratorsRecipe, numbers: Mapping[str, Any], folder: Path) 
             lines += [_line(target, name, found, numbers) for target in RIVALS]
             beyond = [found["held_out"][target]["probe"]["r2"] for target in TARGETS[2:]]
             lines.append(
-                f"    R² of the generator beyond {rival} {_spread(beyond[0], 2)}, of {rival} beyond the generator "
-                f"{_spread(beyond[1], 2)}"
+                f"    partial R² of the generator beyond {rival} {_spread(beyond[0], 2)}, of {rival} beyond the "
+                f"generator {_spread(beyond[1], 2)}"
             )
     lines += [
         f"RMSE of the generator fell by {_falls(numbers)} in training (published: more than "
