@@ -37,6 +37,27 @@ class Setting:
                 "there is no belief to look for"
             )
 
+    @classmethod
+    def of(cls, text: str) -> Setting:
+        """The setting written as ``X,ALPHA,HEADS``, as on the command line.
+
+        Raises
+        ------
+        ValueError
+            If it is not three numbers, the last one whole; also as at birth.
+
+        Examples
+        --------
+        >>> Setting.of("0.5,0.6,2")
+        Setting(x=0.5, alpha=0.6, heads=2)
+        """
+        try:
+            x, alpha, heads = text.split(",")
+            numbers = float(x), float(alpha), int(heads)
+        except ValueError:
+            raise ValueError(f"setting={text!r} must be X,ALPHA,HEADS, such as 0.5,0.6,2") from None
+        return cls(*numbers)
+
     @property
     def process(self) -> Process:
         """Mess3."""

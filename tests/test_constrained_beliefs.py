@@ -446,6 +446,12 @@ def test_recipes_say_what_is_wrong():
     for wrong, match in (((0.7, 0.6), "x=0.7"), ((1 / 3, 0.6), "at one third"), ((0.1, 0.6, 0), "heads=0")):
         with pytest.raises(ValueError, match=match):
             Setting(*wrong)
+    for wrong in ("0.5,0.6", "0.5,0.6,1.5", "a,b,c"):
+        with pytest.raises(ValueError, match=f"setting='{wrong}' must be X,ALPHA,HEADS"):
+            Setting.of(wrong)
+    assert [Setting.of(f"{one.x!r},{one.alpha!r},{one.heads}") for one in ConstrainedRecipe().settings] == list(
+        ConstrainedRecipe().settings
+    )
 
 
 def test_a_site_is_named_only_where_seeds_agree():
