@@ -13,18 +13,16 @@ import xarray as xr
 from jaxtyping import Float
 
 from nextlens.analyses.displays.factors import FactorsDisplay
-from nextlens.analyses.factored_recipe import CHANNEL, NOISES, NOISY_FACTORS, FactoredRecipe, Task
-from nextlens.analyses.factored_representations import (
+from nextlens.analyses.factored_prefixes import (
     BEYOND,
     JOINT,
     SHARE,
     FactoredPrefixes,
-    Moment,
-    blind_r2,
     exact_dimensions,
-    mean_overlap,
     price_of_factoring,
 )
+from nextlens.analyses.factored_recipe import CHANNEL, NOISES, NOISY_FACTORS, FactoredRecipe, Task
+from nextlens.analyses.factored_representations import PREDICTORS, Moment, blind_r2, mean_overlap
 from nextlens.analyses.intervals import interval
 from nextlens.analyses.results_folder import NUMBERS
 from nextlens.models.processes import FactoredProcess, mess3
@@ -150,7 +148,8 @@ def summary(recipe: FactoredRecipe, numbers: Mapping[str, Any], folder: Path) ->
     note = f"random {varied['random'][0]:.4f}, untrained {overlaps['untrained twin']['mean']:.3f}"
     lines += [
         _line("  joint belief", r2[JOINT], 3, f"the factors' exact beliefs give {ideal:.3f} of it"),
-        _line("  joint beyond factors", beyond, 3, f"a factored model gives 0; untrained {twin:.3f}"),
+        _line("  joint beyond factors", beyond, 3, f"what no affine map of them tells; untrained {twin:.3f}"),
+        _line("    of 95 % of variance", beyond["of_95_percent"], 3, "0 if the components counted hold factors alone"),
         _line("overlap of factors", overlaps["trained"], 4, f"{note}; published {PUBLISHED['overlap']:g}"),
     ]
     for noise, levels in details["noise"].items():
@@ -197,18 +196,17 @@ def _r2(clean: Sequence[FactoredResult], prefixes: FactoredPrefixes) -> dict[str
     found: dict[str, Any] = {}
     for name in map(str, clean[0].read.target.values):
         scores = [one.read.r2.sel(target=name) for one in clean]
-        probe, *others = (
-            interval([float(score[-1].sel(predictor=who)) for score in scores])
-            for who in map(str, scores[0].predictor.values)
+        probe, few, *others = (
+            interval([float(score[-1].sel(predictor=who)) for score in scores]) for who in PREDICTORS
         )
-        nulls = dict(zip(map(str, scores[0].predictor.values[1:]), others, strict=True))
+        nulls = dict(zip(PREDICTORS[2:], others, strict=True))
         if name in prefixes.names:
             nulls |= {str(null): interval([float(blind.r2.sel(target=name, null=null))]) for null in blind.null.values}
         by_site = {
             str(site): interval([float(score.sel(site=site, predictor="probe")) for score in scores])
             for site in scores[0].site.values
         }
-        found[name] = {**probe, "nulls": nulls, "by_site": by_site}
+        found[name] = {**probe, "of_95_percent": few, "nulls": nulls, "by_site": by_site}
     found[JOINT]["from_exact_factors"] = blind.attrs["joint_from_factors"]
     return found
 
@@ -254,14 +252,18 @@ def _noise(recipe: FactoredRecipe, results: Sequence[FactoredResult]) -> dict[st
             "least_dimensions": interval([float(min(look["dimensions"] for look in one.curve)) for one in each]),
             "dimensions_untrained": interval([_last(one.read.dimensions, "untrained twin") for one in each]),
             "exact": exact_dimensions(prefixes_of(each[0].task, recipe.words)),
-            "r2": {
-                str(target): interval([float(one.read.r2.sel(target=target, predictor="probe")[-1]) for one in each])
-                for target in each[0].read.target.values
-            },
+            "r2": {who: _by_target(each, who) for who in PREDICTORS},
         }
         for name in NOISES if epsilon == 0 else [noise]:
             found[name][f"{epsilon:g}"] = numbers
     return found
+
+
+def _by_target(each: Sequence[FactoredResult], who: str) -> dict[str, Any]:
+    return {
+        str(target): interval([float(one.read.r2.sel(target=target, predictor=who)[-1]) for one in each])
+        for target in each[0].read.target.values
+    }
 
 
 def _prices(recipe: FactoredRecipe) -> dict[str, Any]:

@@ -38,7 +38,7 @@ SETTINGS = {
     "small": Setting(
         (mess3(0.6, 0.15), mess3(0.6, 0.15), bloch_walk(1, 3)),
         {"n_layers": 3, "n_heads": 2, "d_model": 64, "n_ctx": 8},
-        2500,
+        1500,
         3e-3,
         (0, 1, 2, 3),
         (0.0, 0.1, 0.2, 0.5),
@@ -46,7 +46,7 @@ SETTINGS = {
     "paper": Setting(
         (*[mess3(0.6, 0.15)] * 3, *[bloch_walk(1, 3)] * 2),
         {"n_layers": 4, "n_heads": 3, "d_model": 120, "n_ctx": 8},
-        1500,
+        1000,
         2e-3,
         (0,),
         (),
@@ -107,7 +107,7 @@ class FactoredRecipe:
     learning_rate: float | None = None
     seeds: tuple[int, ...] | None = None
     epsilons: tuple[float, ...] | None = None
-    noise_steps: int = 1500
+    noise_steps: int = 800
     words: int = 2000
 
     def __post_init__(self) -> None:

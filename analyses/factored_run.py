@@ -12,13 +12,9 @@ import numpy as np
 
 from nextlens.analyses.displays import style
 from nextlens.analyses.factored_numbers import FactoredResult, display_of, prefixes_of, sum_up
+from nextlens.analyses.factored_prefixes import loss_over_optimum
 from nextlens.analyses.factored_recipe import FactoredRecipe
-from nextlens.analyses.factored_representations import (
-    freeze_and_vary,
-    loss_over_optimum,
-    moment,
-    representation,
-)
+from nextlens.analyses.factored_representations import freeze_and_vary, moment, representation
 from nextlens.analyses.model_training import progress_bar, steps_done, training_steps
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
 from nextlens.models import checkpoints
@@ -26,7 +22,7 @@ from nextlens.models.arguments import at_least
 from nextlens.models.training import over_seeds
 
 #: Sampled words that a run is followed by, and moments at which it is.
-FOLLOWED_WORDS, MOMENTS = 1000, 20
+FOLLOWED_WORDS, MOMENTS = 500, 16
 FIGURE = "factors"
 
 

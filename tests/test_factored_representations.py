@@ -17,20 +17,16 @@ from transformer_lens.hook_points import HookPoint
 
 from nextlens.analyses import factored_recipe, factored_run
 from nextlens.analyses.factored_numbers import summary
-from nextlens.analyses.factored_recipe import CHANNEL, NOISES, RECURSION, SETTINGS, FactoredRecipe, noisy
-from nextlens.analyses.factored_representations import (
+from nextlens.analyses.factored_prefixes import (
     BEYOND,
     JOINT,
     FactoredPrefixes,
-    blind_r2,
     exact_dimensions,
-    freeze_and_vary,
     loss_over_optimum,
-    mean_overlap,
-    moment,
     price_of_factoring,
-    representation,
 )
+from nextlens.analyses.factored_recipe import CHANNEL, NOISES, RECURSION, SETTINGS, FactoredRecipe, noisy
+from nextlens.analyses.factored_representations import blind_r2, freeze_and_vary, mean_overlap, moment, representation
 from nextlens.analyses.factored_run import moments_after, run
 from nextlens.models.batch import Batch
 from nextlens.models.hooked_module import HookedModule
@@ -114,7 +110,7 @@ def test_the_blurred_read_on_as_if_they_had_heard_clearly_and_the_channel_does_n
 # --- rows
 
 
-@pytest.mark.parametrize("factors", [TWO, UNEQUAL], ids=["ordinary", "generalized"])
+@pytest.mark.parametrize("factors", [TWO, UNEQUAL, (*UNEQUAL, coin(0.3), mess3())], ids=["two", "generalized", "four"])
 def test_marginals_of_the_joint_belief_are_the_factors_beliefs_where_they_are_independent(factors):
     product = FactoredProcess(factors)
     for process in (product, product.joint(), noisy_channel(product.joint(), 0)):
@@ -200,6 +196,18 @@ def test_a_factored_code_is_told_from_a_joint_one():
     )
 
 
+def test_what_hardly_varies_is_read_by_the_probe_and_not_in_the_components_counted():
+    product = FactoredProcess(TWO)
+    rows = prefixes(product, TWO, n_ctx=5)
+    model = Coded(product, "joint")
+    beyond = rows.targets[BEYOND]
+    directions = torch.from_numpy(np.linalg.svd(beyond)[2][:4])  # the joint belief, its part beyond factors faint
+    model.code = model.code - 0.97 * directions.T @ (directions @ model.code)
+    found = representation(model, model, rows, [SITE]).r2.sel(site=SITE, target=BEYOND)
+    assert found.sel(predictor="probe") > 0.99
+    assert found.sel(predictor="probe of 95 %") < 0.3
+
+
 def test_freezing_finds_orthogonal_factors_and_those_that_share_their_directions():
     product = FactoredProcess(TWO)
     rng = np.random.default_rng(0)
@@ -209,6 +217,12 @@ def test_freezing_finds_orthogonal_factors_and_those_that_share_their_directions
     shared = freeze_and_vary(Coded(product, "factors", shared=True), product, 4, SITE, rng, n_frozen=3, n_varied=64)
     assert (shared.dimensions.values.tolist(), int(shared.union)) == ([2, 2], 2)
     np.testing.assert_allclose(mean_overlap(shared.overlap.sel(directions="own").values), 1.0)
+    tilted = Coded(product, "factors")
+    tilted.code[3:5] = tilted.code[:2]
+    half = freeze_and_vary(tilted, product, 4, SITE, rng, n_frozen=3, n_varied=64)
+    first, own = (mean_overlap(one) for one in half.overlap.values)
+    np.testing.assert_allclose(own, (1 + 1 / 9) / 2)  # one direction shared, one at an angle of cosine 1/3
+    assert abs(first - own) > 1e-3
     joint = freeze_and_vary(Coded(product, "joint"), product, 4, SITE, rng, n_frozen=3, n_varied=64)
     assert joint.union > apart.union
     np.testing.assert_array_equal(np.diagonal(apart.overlap.values, axis1=1, axis2=2).round(12), 1.0)
