@@ -26,7 +26,7 @@ from nextlens.models.tasks import RepeatedTokens, Task
 from nextlens.models.transformer import TransformerConfig
 
 #: How many moments of training are looked at, the first step and the last among them.
-MOMENTS = 41
+MOMENTS = 36
 #: Sequences on which a loss is measured: on the way, and at the end.
 FOLLOWED, MEASURED = 128, 512
 #: Tokens of the block by which heads are scored, said twice; fewer if the context is shorter.
@@ -77,10 +77,10 @@ class InductionRecipe:
     n_heads: int = 8
     d_model: int = 64
     d_head: int = 8
-    positions: str = "rotary"
-    steps: int = 400
+    positions: str = "learned"
+    steps: int = 1000
     batch_size: int = 64
-    learning_rate: float = 5e-3
+    learning_rate: float = 3e-3
     seeds: tuple[int, ...] = (0, 1, 2, 3)
 
     def __post_init__(self) -> None:
