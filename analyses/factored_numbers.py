@@ -120,7 +120,7 @@ def display_of(recipe: FactoredRecipe, numbers: Mapping[str, Any]) -> FactorsDis
         noise=noise,
         noise_levels={"joint": two.joint_dimensions, "factors": two.factored_dimensions} if noise else {},
         caption=f"{details['r2']['site']}; {SHARE:.0%} of the variance over prefixes of {recipe.words} sampled words; "
-        f"{len(curves)} seeds.",
+        f"{len(curves)} seeds; step 0 drawn at 1.",
     )
 
 

@@ -91,6 +91,7 @@ class FactorsDisplay:
         panels = ["dimensions", "scree", "overlap"] + ["noise"] * bool(self.noise)
         with style.printed():
             figure = style.new_figure(style.DOUBLE_COLUMN, 4.8)
+            figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
             style.caption_beneath(figure, self.caption)
             if title is not None:
                 figure.suptitle(title, fontsize=8)
