@@ -111,12 +111,19 @@ def seeds_of(text: str) -> tuple[int, ...]:
         raise ValueError(f"--seeds {text!r} must be how many (4), or which (0,1,5 or 3,)") from None
 
 
-def numbers_of(option: str, text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between."""
+def numbers_of(option: str, text: str, kind: type[int] | type[float] = int) -> tuple[Any, ...]:
+    """Numbers with commas between.
+
+    Examples
+    --------
+    >>> numbers_of("--contexts", "10,20"), numbers_of("--epsilons", "0,.5", float)
+    ((10, 20), (0.0, 0.5))
+    """
     try:
-        return tuple(int(part) for part in text.split(",") if part)
+        return tuple(kind(part) for part in text.split(",") if part)
     except ValueError:
-        raise ValueError(f"{option} {text!r} must be whole numbers with commas between, such as 10,20") from None
+        what = "whole numbers" if kind is int else "numbers"
+        raise ValueError(f"{option} {text!r} must be {what} with commas between, such as 1,2") from None
 
 
 def refuse_absent(device: str) -> None:

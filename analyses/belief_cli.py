@@ -55,7 +55,10 @@ def belief(context: click.Context, **given: Any) -> None:
 @click.option("--from", "source", type=click.Path(path_type=Path), help="Edit what nextlens belief trained there.")
 @running
 def edit(pairs: int | None, ahead: int | None, source: Path | None, **given: Any) -> None:
-    """Does the model use the belief? Puts another one in its place, and compares with the exact counterfactual."""
+    """Does the model use the belief? Puts another in its place.
+
+    What the model then predicts is compared with the exact law that must follow from the other belief.
+    """
     from nextlens.analyses.edit_numbers import summary
     from nextlens.analyses.edit_recipe import EditRecipe
     from nextlens.analyses.edit_run import run
@@ -80,7 +83,10 @@ def edit(pairs: int | None, ahead: int | None, source: Path | None, **given: Any
 @SEEDS
 @running
 def layers(process: str, parameters: Sequence[str], contexts: str | None, seeds: str | None, **given: Any) -> None:
-    """Is the belief spread over layers? All sites against one, in sample and on what was never seen."""
+    """Is the belief spread over layers, or is that overfitting?
+
+    All sites against one, in sample and on prefixes, endings and belief states never seen.
+    """
     from nextlens.analyses.layers_run import LayersRecipe, run, summary
 
     settings, chosen = _split(given)
@@ -92,6 +98,111 @@ def layers(process: str, parameters: Sequence[str], contexts: str | None, seeds:
         **chosen,
     )
     answer(recipe, run, summary, "belief-layers", [process, *sorted(parameters)], **settings)
+
+
+@belief.command()
+@click.option("--setting", "settings", multiple=True, metavar="X,ALPHA,HEADS", help="Mess3 and heads; may be repeated.")
+@click.option("--steps", type=int, help="Training steps of each transformer.  [default: 2000]")
+@click.option("--batch-size", type=int, help="Words in a batch.  [default: 128]")
+@click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.005]")
+@click.option("--n-ctx", type=int, help="Tokens of a word.  [default: 10]")
+@click.option("--longest", type=int, help="Tokens of the longest prefix that is probed.  [default: 9]")
+@SEEDS
+@running
+def constrained(settings: Sequence[str], seeds: str | None, **given: Any) -> None:
+    """Does one attention layer add up a belief (r_1)?
+
+    r_1 against the exact belief by site, and attention against zeta^n (arXiv:2502.01954).
+    """
+    from nextlens.analyses.constrained_numbers import summary
+    from nextlens.analyses.constrained_recipe import ConstrainedRecipe, Setting
+    from nextlens.analyses.constrained_run import run
+
+    running_settings, chosen = _split(given)
+    if settings:
+        chosen["settings"] = tuple(Setting.of(text) for text in settings)
+    recipe = ConstrainedRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
+    answer(recipe, run, summary, "belief-constrained", **running_settings)
+
+
+@belief.command()
+@click.option("--process", "processes", multiple=True, help="mess3, bloch_walk, frdn or moon; may be repeated.")
+@click.option(
+    "--architecture", "architectures", multiple=True, help="transformer, RNN, LSTM or GRU.  [default: transformer, GRU]"
+)
+@click.option("--steps", type=int, help="Training steps of each model.  [default: 1500 for bloch_walk, else 800]")
+@click.option("--batch-size", type=int, help="Words in a batch.  [default: 128]")
+@click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.003; 0.005 LSTM, GRU]")
+@click.option("--words", help="Sampled words where prefixes are many, or all.  [default: 4000]")
+@click.option("--order", type=int, help="Tokens that the classical rival remembers.  [default: 3]")
+@SEEDS
+@running
+def generators(
+    processes: Sequence[str], architectures: Sequence[str], words: str | None, seeds: str | None, **given: Any
+) -> None:
+    """Quantum and beyond: the generator, or a classical memory?
+
+    Do activations look like the minimal generator, or like the beliefs of a Markov chain (arXiv:2507.07432)?
+    """
+    from nextlens.analyses.generators_numbers import summary
+    from nextlens.analyses.generators_recipe import GeneratorsRecipe
+    from nextlens.analyses.generators_run import run
+
+    settings, chosen = _split(given)
+    chosen |= {name: value for name, value in (("processes", processes), ("architectures", architectures)) if value}
+    if words is not None:
+        chosen["words"] = None if words == "all" else numbers_of("--words", words)[0]
+    recipe = GeneratorsRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
+    answer(recipe, run, summary, "belief-generators", **settings)
+
+
+@belief.command()
+@click.option("--factors", help="small (36 tokens) or paper (432 tokens).  [default: small]")
+@click.option("--steps", type=int, help="Training steps of each transformer without noise.")
+@click.option("--batch-size", type=int, help="Words in a batch.  [default: 256]")
+@click.option("--learning-rate", type=float, help="The largest; cosine to 0.")
+@click.option("--epsilons", metavar="A,B,... | none", help="Noise under which two Mess3 are learnt.")
+@click.option("--noise-steps", type=int, help="Training steps of each of those.  [default: 800]")
+@click.option("--words", type=int, help="Sampled words that are measured.  [default: 2000]")
+@SEEDS
+@running
+def factored(epsilons: str | None, seeds: str | None, **given: Any) -> None:
+    """Are independent factors kept apart?
+
+    In as many dimensions as they need, with and without noise (arXiv:2602.02385)?
+    """
+    from nextlens.analyses.factored_numbers import summary
+    from nextlens.analyses.factored_recipe import FactoredRecipe
+    from nextlens.analyses.factored_run import run
+
+    settings, chosen = _split(given)
+    if epsilons is not None:
+        chosen["epsilons"] = () if epsilons == "none" else numbers_of("--epsilons", epsilons, float)
+    recipe = FactoredRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
+    answer(recipe, run, summary, "belief-factored", [recipe.factors], **settings)
+
+
+@belief.command()
+@click.option("--source", "names", multiple=True, help="coin, golden_mean, coins, three_mess3, ...; may be repeated.")
+@click.option("--steps", type=int, help="Training steps of each model.  [default: 1000]")
+@click.option("--batch-size", type=int, help="Words in a batch.  [default: 64]")
+@click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.003]")
+@click.option("--words", type=int, help="Sampled words where not all are listed.  [default: 1500]")
+@SEEDS
+@running
+def mixture(names: Sequence[str], seeds: str | None, **given: Any) -> None:
+    """Which component of a mixture is speaking?
+
+    In-context synchronisation: loss against exact floors, and the posterior of components (arXiv:2505.18373).
+    """
+    from nextlens.analyses.synchronisation_numbers import summary
+    from nextlens.analyses.synchronisation_run import run
+    from nextlens.analyses.synchronisation_training import SynchronisationRecipe
+
+    settings, chosen = _split(given)
+    chosen |= {"names": tuple(names)} if names else {}
+    recipe = SynchronisationRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
+    answer(recipe, run, summary, "belief-mixture", **settings)
 
 
 def _trained(given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

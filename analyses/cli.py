@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import click
 
 from nextlens.analyses.belief_cli import belief
+from nextlens.analyses.checkpoint_cli import checkpoint
+from nextlens.analyses.induction_cli import induction
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -16,7 +18,8 @@ def nextlens() -> None:
     """What does next-token prediction build inside a model?"""
 
 
-nextlens.add_command(belief)
+for question in (belief, checkpoint, induction):
+    nextlens.add_command(question)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
