@@ -130,7 +130,7 @@ def constrained(settings: Sequence[str], seeds: str | None, **given: Any) -> Non
 @click.option(
     "--architecture", "architectures", multiple=True, help="transformer, RNN, LSTM or GRU.  [default: transformer, GRU]"
 )
-@click.option("--steps", type=int, help="Training steps of each model.  [default: 1500 for bloch_walk, else 800]")
+@click.option("--steps", type=int, help="Training steps of each model.  [default: 1200 for bloch_walk, else 500]")
 @click.option("--batch-size", type=int, help="Words in a batch.  [default: 128]")
 @click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.003; 0.005 LSTM, GRU]")
 @click.option("--words", help="Sampled words where prefixes are many, or all.  [default: 4000]")

@@ -184,7 +184,7 @@ class FactoredRecipe:
         for name in ("seeds", "epsilons"):
             given = getattr(self, name)
             if given != getattr(usual, name):
-                words.append(f"--{name} {','.join(map(str, given)) or 'none'}")
+                words.append(f"--{name} {','.join(map(str, given)) or 'none'}{',' * (len(given) == 1)}")
         return " ".join(words)
 
     def _training(
