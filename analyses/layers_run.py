@@ -133,7 +133,7 @@ class LayersRecipe:
 
 
 #: Of the columns of the summary.
-WIDTHS = (20, 20, 11, 15, 8)
+WIDTHS = (23, 23, 11, 15, 8)
 
 
 class Spread(NamedTuple):
@@ -245,8 +245,8 @@ def display(recipe: LayersRecipe, found: Mapping[int, Sequence[Spread]]) -> Spre
             for context, seeds in found.items()
         },
         caption=(
-            f"{recipe.process}: R² of the belief, {len(recipe.seeds)} seeds, bars their range. In sample as published; "
-            "the others held out in 5 folds."
+            f"{recipe.process}: R² of the belief, {len(recipe.seeds)} seeds, bars their range; full: trained; "
+            "hollow: its untrained twin. In sample as published; the others held out in 5 folds."
         ),
     )
 
