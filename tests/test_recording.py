@@ -216,6 +216,14 @@ def test_the_model_runs_no_further_than_the_last_site(make, n_sites):
     assert set(reached) == set(sites)
 
 
+def test_sites_told_in_another_order_than_they_are_computed_are_recorded_all_the_same():
+    class Backward(Transformer):
+        sites = property(lambda self: MODEL.sites[::-1])
+
+    wanted = ["embed", "blocks.1.resid_post"]
+    xr.testing.assert_identical(record(Backward(MODEL.config), BATCH, wanted), record(MODEL, BATCH, wanted))
+
+
 def test_a_recording_is_made_through_what_is_edited():
     with MODEL.edited("embed", torch.zeros_like):
         assert not record(MODEL, BATCH, ["embed"])["embed"].any()

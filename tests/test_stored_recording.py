@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -234,28 +234,37 @@ def test_killed_at_any_moment_it_is_refused_or_whole_and_a_rerun_finishes(tmp_pa
         assert contents(copy) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("step", range(3))
-def test_values_are_durable_before_the_manifest_counts_them(tmp_path, monkeypatch, step):
-    """A copy of the folder taken at any flush to disk is a recording that can be finished."""
-    record(MODEL, stream(6), ["embed", "blocks.1.resid_post"], path=tmp_path / "whole", chunk=6)
-    flushed, real = [], os.fsync
+def test_what_the_manifest_counts_is_flushed_to_disk_before_it(tmp_path, monkeypatch):
+    """As a power cut would find it: of each file only what was there at its last flush."""
+    folder, on_disk, counted = tmp_path / "r", {}, []
+    fsync, rename = os.fsync, os.replace
 
-    def fsync(handle: int) -> None:
-        real(handle)
-        flushed.append(handle)
-        if len(flushed) % 3 == step:
-            shutil.copytree(tmp_path / "r", tmp_path / f"copy {len(flushed)}")
+    def flush(handle: int) -> None:
+        fsync(handle)
+        for file in folder.iterdir():
+            if file.stat().st_ino == os.fstat(handle).st_ino:
+                on_disk[file.stat().st_ino] = file.read_bytes()
+
+    def look_and_rename(source: Path, target: Path) -> None:
+        text = on_disk[source.stat().st_ino]
+        assert text == source.read_bytes()
+        manifest = Manifest(**json.loads(text))
+        counted.append((manifest.chunks, manifest.complete))
+        for name, known in manifest.arrays.items():
+            file = folder / f"{name}.npy"
+            rows, flushed = manifest.rows(name), on_disk[file.stat().st_ino]
+            size = np.dtype(known["dtype"]).itemsize * int(np.prod(known["row"])) * rows
+            assert flushed[-size:] == file.read_bytes()[-size:]
+            assert len(flushed) > size
+            if manifest.complete:
+                assert len(np.load(io.BytesIO(flushed))) == rows
+        rename(source, target)
 
     monkeypatch.setattr(stored_recording, "SECONDS_BETWEEN_COMMITS", 0.0)
-    monkeypatch.setattr(os, "fsync", fsync)
-    record(MODEL, stream(6), ["embed", "blocks.1.resid_post"], path=tmp_path / "r", chunk=6)
-    monkeypatch.undo()
-    for copy in tmp_path.glob("copy *"):
-        if (copy / "recording.json").exists() and Manifest.of(copy).complete:
-            assert contents(copy) == contents(tmp_path / "whole")
-        record(MODEL, stream(6), ["embed", "blocks.1.resid_post"], path=copy, chunk=6)
-        assert contents(copy) == contents(tmp_path / "whole")
-    assert len(flushed) > 15
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", look_and_rename)
+    record(MODEL, stream(6), ["embed", "blocks.1.resid_post"], path=folder, chunk=6)
+    assert counted == [(0, False), (1, False), (2, False), (2, False), (2, True)]
 
 
 def test_an_array_that_grows_cannot_be_read_before_it_is_sealed(tmp_path):
