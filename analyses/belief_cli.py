@@ -50,7 +50,7 @@ def belief(context: click.Context, **given: Any) -> None:
 
 @belief.command()
 @options(*TRAINED)
-@click.option("--pairs", type=int, help="Pairs of contexts for each transformer.  [default: 2000]")
+@click.option("--pairs", type=int, help="Pairs of contexts for each transformer.  [default: 500]")
 @click.option("--ahead", type=int, help="Tokens after the context that are compared.  [default: 2]")
 @click.option("--from", "source", type=click.Path(path_type=Path), help="Edit what nextlens belief trained there.")
 @running

@@ -36,7 +36,7 @@ class EditRecipe:
     """
 
     trained: BeliefRecipe = field(default_factory=BeliefRecipe)
-    pairs: int = 2000
+    pairs: int = 500
     ahead: int = 2
     source: str | None = None
 
