@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -207,7 +208,10 @@ def over_seeds(run: Callable[[int], Result], seeds: Sequence[int], *, n_jobs: in
     if len(set(seeds)) != len(seeds) or not len(seeds):
         raise ValueError(f"seeds={list(seeds)!r} must hold at least one seed, each once")
     n_jobs = min(len(seeds), joblib.cpu_count()) if n_jobs is None else n_jobs
-    return joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(_on_one_thread)(run, seed) for seed in seeds)
+    with warnings.catch_warnings():
+        # A process that has grown large is replaced between two seeds; no work is lost by that.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
+        return joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(_on_one_thread)(run, seed) for seed in seeds)
 
 
 def _on_one_thread(run: Callable[[int], Result], seed: int) -> Result:
