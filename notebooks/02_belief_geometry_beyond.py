@@ -136,8 +136,8 @@ figure = SimplexDisplay(
 ).plot_row()
 
 # %% [markdown]
-# Read the last two nulls: the exact next-token law gives the whole belief, the model's own less than half of it. At this
-# length of training it has not learnt the process, and the probe finds what the model has. With more `STEPS` both rise.
+# Read the last two nulls: the exact next-token law gives the whole belief, the model's own less than half. At this
+# length of training it has not learnt the process, and the probe finds what the model has. More `STEPS` raise both.
 
 # %% [markdown]
 # ## Two worlds at once
