@@ -195,6 +195,7 @@ figure = EditsDisplay(
 
 # %% [markdown]
 # ## What not to conclude
+# Do not conclude from this page any of five things.
 # - Not, from the step between one layer and all of them in sample, that the belief is spread over layers: noise of
 #   that width makes most of the same step. What is left under folds is the finding.
 # - Not, from a site that gives `r_1`, that it does not hold the belief: an affine map of either gives most of the

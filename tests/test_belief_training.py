@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextlens.analyses import belief_geometry, belief_numbers, belief_run, belief_training, cli, model_training
+from nextlens.analyses import belief_numbers, belief_run, belief_training, cli, model_training, prefix_rows
 from nextlens.analyses.belief_training import (
     BeliefRecipe,
     Trained,
@@ -157,7 +157,7 @@ def test_a_recipe_refuses_what_it_cannot_do_by_name(change, message):
 
 def test_a_recipe_refuses_the_paper_protocol_for_words_too_many_to_list(monkeypatch):
     BeliefRecipe(protocol="paper2024")
-    monkeypatch.setattr(belief_geometry, "MOST_WORDS", 1000)
+    monkeypatch.setattr(prefix_rows, "MOST_WORDS", 1000)
     with pytest.raises(ValueError, match=r"protocol='paper2024' .*process='mess3' has too many to list"):
         BeliefRecipe(protocol="paper2024")
 

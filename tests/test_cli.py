@@ -132,7 +132,7 @@ def test_help_names_every_option_of_the_recipe(capsys):
         (["--seeds", "0"], "seeds=() must hold at least one seed"),
         (["--seeds", ","], "seeds=() must hold at least one seed"),
         (["--seeds", "3,3"], "seeds=(3, 3) must hold at least one seed, each once"),
-        (["--protocol", "paper2042"], "protocol='paper2042' is not one of 'held-out', 'paper2024'; did you mean"),
+        (["--protocol", "paper2042"], "'held-out', 'paper2024', 'quantum2025'; did you mean 'paper2024'?"),
         (["--site", "blocks.9.resid_post"], "site='blocks.9.resid_post' is not one of"),
         (["--site", "embed", "--site", "hook_embed"], "must name at least one site, each once"),
         (["--site", "blocks.0.attn.pattern"], "holds one value for each pair of positions"),

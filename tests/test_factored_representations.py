@@ -268,7 +268,7 @@ def test_the_command_says_what_differs_from_what_is_usual():
     assert FactoredRecipe().command == "nextlens belief factored"
     assert FactoredRecipe("paper").command == "nextlens belief factored --factors paper"
     changed = FactoredRecipe(steps=9, seeds=(3,), epsilons=(), batch_size=8)
-    assert changed.command == "nextlens belief factored --steps 9 --batch-size 8 --seeds 3 --epsilons none"
+    assert changed.command == "nextlens belief factored --steps 9 --batch-size 8 --seeds 3, --epsilons none"
 
 
 def test_without_noise_both_kinds_are_one_model():
