@@ -40,6 +40,7 @@ class BeliefGeometry:
     guess, untrained : Float[np.ndarray, "sample state"]
         What is read at the last site, from the model and from its twin.
     weights : Float[np.ndarray, " sample"]
+        Those of the protocol.
     position : Int[np.ndarray, " sample"]
         Index of the last token read.
     next_token : Float[np.ndarray, "sample token"]
@@ -74,8 +75,9 @@ class BeliefGeometry:
 
         Squared correlation over pairs of prefixes (:func:`nextlens.probes.geometry.pairwise_r2`) between
         what ``guess`` and ``untrained`` say and, as ``truth``, the exact beliefs or the exact next-token
-        laws; by ``metric``, the distance or the cosine of the vectors as they are. Over ``n_rows`` prefixes
-        drawn alike in probability, if there are more; pairs weigh the product of their weights.
+        laws; by ``metric``, the distance or the cosine of the vectors as they are. Pairs weigh the product of
+        their weights; under ``paper2024`` they are those of the repeated rows. If there are more than ``n_rows``
+        prefixes, so many are drawn by their weights.
 
         Returns
         -------
@@ -84,12 +86,14 @@ class BeliefGeometry:
         """
         truths = {"belief": self.truth, "next-token law": self.next_token}
         guessed = {"probe": self.guess, "untrained twin": self.untrained}
-        rows = slice(None)
-        if len(self.truth) > n_rows:
-            rows = rng.choice(len(self.truth), n_rows, replace=False)
+        repeated = self.scores.attrs["protocol"] == "paper2024"
+        share = {"counts": self.weights.astype(np.int64)} if repeated else {"weights": self.weights}
         found = [
             [
-                [pairwise_r2(truth[rows], guess[rows], self.weights[rows], metric=metric) for guess in guessed.values()]
+                [
+                    pairwise_r2(truth, guess, **share, metric=metric, n_rows=n_rows, rng=rng)
+                    for guess in guessed.values()
+                ]
                 for truth in truths.values()
             ]
             for metric in ("distance", "cosine")
@@ -179,7 +183,7 @@ def belief_geometry(
         prefixes.beliefs.values,
         rows["probe"][-1].prediction,
         rows["untrained twin"][-1].prediction,
-        prefixes.weights,
+        score.weights,
         prefixes.position,
         prefixes.next_token,
     )

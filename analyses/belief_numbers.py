@@ -155,7 +155,7 @@ def pairwise_beside_nulls(geometries: Sequence[BeliefGeometry]) -> dict[str, Any
     "next-token law" is the null that asks whether what is read keeps the distances between predictions
     rather than those between beliefs.
     """
-    found = [geometry.pairwise(np.random.default_rng(0)) for geometry in geometries]
+    found = [geometry.pairwise(np.random.default_rng(k)) for k, geometry in enumerate(geometries)]
     first = found[0]
     return {
         "site": geometries[0].site,

@@ -35,6 +35,8 @@ CUTOFF_FOLDS = f"{QUANTUM_FOLDS}, by prefix, for the cut-off alone"
 REMEMBERED = 3
 #: Markov chains of more states than this are no rival worth the time.
 MOST_MARKOV_STATES = 256
+#: As many as there are folds.
+FEWEST_STATES = 5
 #: Beliefs this close in every component are one belief state.
 EQUAL = 1e-9
 SCORES = ("r2", "mse", "rmse")
@@ -182,6 +184,22 @@ def fold_labels(prefixes: Prefixes, folds: str) -> xr.DataArray:
         "belief": lambda: first_equal(prefixes.beliefs.values, EQUAL),
     }[one_of("folds", folds, tuple(FOLDS))]()
     return prefixes.beliefs[:, 0].drop_vars("state", errors="ignore").copy(data=numbers)
+
+
+def refuse_few_states(prefixes: Prefixes) -> None:
+    """Raise if belief states cannot be held out in folds.
+
+    Raises
+    ------
+    ValueError
+        If fewer than five are reached.
+    """
+    states = len(np.unique(fold_labels(prefixes, "belief")))
+    if states < FEWEST_STATES:
+        raise ValueError(
+            f"process={prefixes.process.name!r} reaches {states} belief states within {prefixes.n_ctx} tokens; "
+            f"{FEWEST_STATES} or more are needed to hold some of them out"
+        )
 
 
 def markov_beliefs(prefixes: Prefixes, k: int = REMEMBERED) -> xr.DataArray | None:

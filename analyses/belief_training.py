@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nextlens.analyses.belief_protocols import FOLDS, PROTOCOLS, refuse_unfit
+from nextlens.analyses.belief_protocols import FOLDS, PROTOCOLS, refuse_few_states, refuse_unfit
 from nextlens.analyses.emergence import Moment, emergence_at, measured_after, snapshots_after
 from nextlens.analyses.model_training import Training, training_steps
 from nextlens.analyses.prefix_rows import Prefixes, listable
@@ -53,7 +53,7 @@ class BeliefRecipe:
         Each decides the first weights and the data of one transformer.
     sites : tuple of str, optional
         The embedding and every block's ``hook_resid_post`` if None; the last one is followed and drawn.
-    protocol : {"held-out", "paper2024"}
+    protocol : {"held-out", "paper2024", "quantum2025"}
     folds : {"prefix", "suffix", "belief"}
         What is held out together.
 
@@ -98,6 +98,8 @@ class BeliefRecipe:
             )
         listed = self.protocol != "paper2024" or listable(self.made, config.n_ctx)
         refuse_unfit(self.protocol, self.folds, listed, self.process, config.n_ctx)
+        if self.folds == "belief":
+            refuse_few_states(Prefixes.of(self.made, config.n_ctx))
         model = Transformer(config)
         record(model, Batch.from_tokens([[0, 0]]), self.probed(model), where=np.ones((1, 1), dtype=bool))
 

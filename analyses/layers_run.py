@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from nextlens.analyses.belief_protocols import refuse_few_states
 from nextlens.analyses.belief_training import ARCHITECTURES, LEARNING_RATE, LEARNING_RATES
 from nextlens.analyses.displays import style
 from nextlens.analyses.displays.spread import SpreadDisplay
@@ -25,6 +26,7 @@ from nextlens.analyses.spread_over_layers import (
     MEASURES,
     NOISE,
     RANK_MATCHED,
+    blind,
     layers_and_all,
     next_token_pairs,
     spread_over_layers,
@@ -91,10 +93,18 @@ class LayersRecipe:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}={values!r} must hold at least one number, each once")
+        at_least("seeds", min(self.seeds), 0)
         for context in self.contexts:
             at_least("contexts", context, 2)
-        for training in self.trainings:
-            training.model()
+            self._refuse_few(Prefixes.of(self.made, context), self.training(context, self.seeds[0]).config.d_model)
+
+    def _refuse_few(self, prefixes: Prefixes, width: int) -> None:
+        refuse_few_states(prefixes)
+        if len(prefixes) <= width:
+            raise ValueError(
+                f"contexts={prefixes.n_ctx} leaves {len(prefixes)} prefixes of {self.process!r}; more than the {width} "
+                "features of a site are needed"
+            )
 
     @property
     def made(self) -> Process:
@@ -142,15 +152,17 @@ class Spread(NamedTuple):
     scores: xr.Dataset
     loss_over_optimum: float
     next_token: dict[str, float]
+    blind: xr.DataArray
 
 
 def measure(run: int, *, trainings: Sequence[Training], folder: Path, device: str = "cpu") -> Spread:
-    """Score one trained transformer beside its untrained twin, another first draw of the same shape."""
+    """Score one trained transformer beside its untrained twin, which keeps its first weights."""
     training = trainings[run]
     model = checkpoints.load(training.path(folder), device=device)
     prefixes = Prefixes.of(training.process, training.length)
     scores = spread_over_layers(model, model.untrained(), prefixes, seed=training.config.seed)
-    return Spread(scores, excess_loss(model, prefixes).attrs["loss_over_optimum"], next_token_pairs(prefixes))
+    over = excess_loss(model, prefixes).attrs["loss_over_optimum"]
+    return Spread(scores, over, next_token_pairs(prefixes), blind(prefixes))
 
 
 def run(
@@ -185,8 +197,8 @@ def run(
         for context in recipe.contexts
     }
     numbers = sum_up(recipe, by_context)
-    write_json(place / NUMBERS, numbers)
     draw(recipe, by_context, place)
+    write_json(place / NUMBERS, numbers)
     return numbers
 
 
@@ -210,6 +222,7 @@ def sum_up(recipe: LayersRecipe, found: Mapping[int, Sequence[Spread]]) -> dict[
             "protocol": dict(first.attrs),
             **{measure: _table(measure, [one.scores[measure] for one in seeds]) for measure in MEASURES},
             "pairs_belief of exact next-token laws": seeds[0].next_token,
+            "r2 of nulls": _by_null(seeds[0].blind),
         }
     applies = recipe.process == "rrxor" and not recipe.parameters
     return {
@@ -219,6 +232,12 @@ def sum_up(recipe: LayersRecipe, found: Mapping[int, Sequence[Spread]]) -> dict[
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
     }
+
+
+def _by_null(found: xr.DataArray) -> dict[str, dict[str, float]]:
+    """By reading and null; the same for every seed."""
+    frame = found.transpose("null", "reading").to_pandas()
+    return {str(reading): {str(null): float(r2) for null, r2 in column.items()} for reading, column in frame.items()}
 
 
 def _table(measure: str, found: Sequence[xr.DataArray]) -> dict[str, Any]:
@@ -269,6 +288,10 @@ def summary(recipe: LayersRecipe, numbers: Mapping[str, Any], folder: Path) -> s
             lines.append(
                 _row(reading, _said(trained[last]), _said(trained[ALL]), *(f"{one['mean']:.3f}" for one in beside))
             )
+        held = found["r2 of nulls"]["by prefix"]
+        lines.append(
+            "  without activations, by prefix: " + ", ".join(f"{null} {value:.3f}" for null, value in held.items())
+        )
         if "in sample" in found["mse"]:
             lines.append(_published(found, numbers["published"] if context == "10" else None))
     lines.append(

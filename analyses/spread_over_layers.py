@@ -109,6 +109,17 @@ def spread_over_layers(
 MEASURES = ("r2", "mse", "pairs_belief", "pairs_next_token")
 
 
+def blind(prefixes: Prefixes, *, seed: int = 0) -> xr.DataArray:
+    """R² over (reading, null) of predictors that see no activations: last tokens, Markov-3 beliefs, exact next laws.
+
+    The last tokens are exact conditional means whatever the reading; the others follow its rules.
+    """
+    scorers = {name: Scorer(prefixes, seed=seed, **rules) for name, rules in _readings(prefixes).items()}
+    found = [score.nulls(prefixes.process).r2 for score in scorers.values()]
+    joined = xr.concat(found, xr.Variable("reading", list(scorers)), combine_attrs="drop")
+    return joined.sel(null=[name for name in joined.null.values if "model's own" not in name])
+
+
 def next_token_pairs(prefixes: Prefixes, seed: int = 0) -> dict[str, float]:
     """How far the exact next-token laws alone keep the distances between beliefs: in sample (repeated) and weighted."""
     guess = prefixes.next_token
@@ -136,12 +147,8 @@ def _pairs(
     reading: str,
     seed: int,
 ) -> float:
-    rows = np.arange(len(guess))
-    if len(rows) > PAIRED_ROWS:
-        rows = np.random.default_rng(seed).choice(len(rows), PAIRED_ROWS, replace=False)
-    if reading == "in sample":
-        return pairwise_r2(truth[rows], guess[rows], counts=prefixes.extensions[rows])
-    return pairwise_r2(truth[rows], guess[rows], prefixes.weights[rows])
+    share = {"counts": prefixes.extensions} if reading == "in sample" else {"weights": prefixes.weights}
+    return pairwise_r2(truth, guess, **share, n_rows=PAIRED_ROWS, rng=np.random.default_rng(seed))
 
 
 def all_sites(recorded: xr.Dataset, prefixes: Prefixes) -> dict[str, xr.DataArray]:

@@ -186,7 +186,8 @@ def pairwise_r2(
         mean. The quantum follow-up (arXiv 2507.07432) takes cosines of the belief vectors as they are;
         those of a generalized process share a constant first component, which centring removes.
     n_rows : int, optional
-        Not all rows, but so many, drawn without replacement, all alike in probability: an estimate.
+        If there are more, so many are drawn, each time a row by its weight or count, and weigh as often as
+        they were drawn: an estimate. Rows drawn all alike would seldom hold the few that weigh most.
     rng : numpy.random.Generator, optional
         Needed with ``n_rows``.
 
@@ -207,8 +208,7 @@ def pairwise_r2(
     refuse_unequal_lengths(truth=truth, guess=guess)
     refuse_not_finite(truth=truth, guess=guess)
     share = _checked_counts(counts, weights, len(truth)) if counts is not None else row_weights(weights, len(truth))
-    rows = _chosen(share, n_rows, rng)
-    share = share[rows]
+    rows, share = _chosen(share, n_rows, rng)
     own = share * (share - 1) / 2 if counts is not None else np.zeros(len(rows))
     if len(rows) < 2 and not own.any():
         raise ValueError(f"{len(rows)} rows have a weight above 0; a pair needs two")
@@ -317,15 +317,17 @@ def _checked_counts(counts: object, weights: object, n_rows: int) -> Float[np.nd
 
 def _chosen(
     share: Float[np.ndarray, " sample"], n_rows: int | None, rng: np.random.Generator | None
-) -> Int[np.ndarray, " row"]:
-    """The rows that count, or some of them at random."""
+) -> tuple[Int[np.ndarray, " row"], Float[np.ndarray, " row"]]:
+    """The rows that count and their shares; or rows drawn by their shares, and how often each was."""
     rows = np.flatnonzero(share)
     if n_rows is None:
-        return rows
+        return rows, share[rows]
     if rng is None:
         raise ValueError(f"n_rows={n_rows} are drawn at random; give rng=")
-    at_least("n_rows", n_rows, 2)
-    return rng.choice(rows, min(n_rows, len(rows)), replace=False)
+    if at_least("n_rows", n_rows, 2) >= len(rows):
+        return rows, share[rows]
+    drawn, times = np.unique(rng.choice(rows, n_rows, p=share[rows] / share[rows].sum()), return_counts=True)
+    return drawn, times.astype(np.float64)
 
 
 def _ready(

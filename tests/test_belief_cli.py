@@ -30,7 +30,7 @@ RECIPES = {
         EditRecipe(),
         EditRecipe(BeliefRecipe("bloch_walk", steps=50, seeds=(0, 2)), pairs=30, ahead=1),
     ],
-    "layers_run": [LayersRecipe(), LayersRecipe("even", {"p": 0.3}, (4,), 5, 6, 0.002, (3,))],
+    "layers_run": [LayersRecipe(), LayersRecipe("leaky_rrxor", {"p1": 0.3}, (7,), 5, 6, 0.002, (3,))],
     "constrained_run": [
         ConstrainedRecipe(),
         ConstrainedRecipe((Setting(0.5, 0.6, 2),), steps=5, batch_size=4, learning_rate=1e-4, n_ctx=8, longest=6),

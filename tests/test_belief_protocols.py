@@ -10,6 +10,7 @@ from scipy.spatial.distance import pdist
 from nextlens.analyses import prefix_rows
 from nextlens.analyses.belief_geometry import RIVAL, UNWEIGHTED, belief_geometry
 from nextlens.analyses.belief_protocols import Scorer, fold_labels, markov_beliefs
+from nextlens.analyses.belief_training import BeliefRecipe
 from nextlens.analyses.prefix_rows import Prefixes, listable, possible_words
 from nextlens.analyses.sites import layers, side_by_side
 from nextlens.models.processes import (
@@ -143,6 +144,11 @@ def test_the_quantum_protocol_reads_all_layers_as_one_site_in_sample():
         belief_geometry(model, model, prefixes, protocol="quantum2025", folds="suffix")
 
 
+def test_folds_by_belief_need_as_many_belief_states_before_anything_is_trained():
+    with pytest.raises(ValueError, match=r"'golden_mean' reaches 2 belief states within 10 tokens; 5 or more"):
+        BeliefRecipe("golden_mean", folds="belief")
+
+
 # --- weights
 
 
@@ -227,11 +233,11 @@ def test_pairwise_geometry_is_the_correlation_over_all_pairs():
     model = Transformer(TransformerConfig(n_tokens=2, n_layers=1, d_model=8, d_mlp=8, n_ctx=6))
     found = belief_geometry(model, model.untrained(1), Prefixes.of(rrxor(), 6), protocol="paper2024")
     pairs = found.pairwise(np.random.default_rng(0))
-    weights = np.outer(found.weights, found.weights)[np.triu_indices(len(found.weights), 1)]
+    counts = Prefixes.of(rrxor(), 6).extensions
+    np.testing.assert_array_equal(found.weights, counts)
+    repeated = np.repeat(np.arange(len(counts)), counts)
     for truth, values in {"belief": found.truth, "next-token law": found.next_token}.items():
-        x, y = pdist(values), pdist(found.guess)
-        x, y = (z - np.average(z, weights=weights) for z in (x, y))
-        expected = (weights @ (x * y)) ** 2 / (weights @ x**2) / (weights @ y**2)
+        expected = np.corrcoef(pdist(values[repeated]), pdist(found.guess[repeated]))[0, 1] ** 2
         got = float(pairs.sel(metric="distance", truth=truth, predictor="probe"))
         assert got == pytest.approx(expected)
     assert pairs.attrs["in_sample"] is True

@@ -179,6 +179,20 @@ def test_a_sample_of_rows_comes_near_and_is_that_of_its_generator():
     assert pairwise_r2(truth, guess, n_rows=9999, rng=rng) == pytest.approx(whole, abs=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["weights", "counts"])
+def test_a_sample_holds_the_few_rows_that_weigh_most(kind):
+    """Ten rows of 3,000 have half the weight, and another geometry: drawn all alike they would be missed."""
+    rng = np.random.default_rng(2)
+    truth = rng.standard_normal((3000, 3))
+    guess = np.where(np.arange(3000)[:, None] < 10, rng.standard_normal((3000, 3)), truth)
+    heavy = np.where(np.arange(3000) < 10, 300, 1)
+    share = {kind: heavy if kind == "counts" else heavy.astype(float)}
+    whole = pairwise_r2(truth, guess, **share)
+    drawn = [pairwise_r2(truth, guess, **share, n_rows=800, rng=np.random.default_rng(k)) for k in range(6)]
+    assert abs(whole - pairwise_r2(truth, guess)) > 0.1, "the few rows matter"
+    assert np.abs(np.array(drawn) - whole).max() < 0.1
+
+
 def test_many_rows_never_make_a_matrix_of_all_pairs():
     truth, guess, _ = two_clouds(2, 6000)
     tracemalloc.start()

@@ -23,6 +23,7 @@ from nextlens.analyses.spread_over_layers import (
     RANK_MATCHED,
     READINGS,
     all_sites,
+    blind,
     layers_and_all,
     spread_over_layers,
 )
@@ -92,6 +93,17 @@ def test_pairs_are_of_what_is_read(found):
     assert np.isnan(found.pairs_belief.sel(reading="by belief")).all()
 
 
+def test_nulls_that_see_no_activations_follow_the_same_rules():
+    found = blind(PREFIXES)
+    assert found.reading.values.tolist() == list(READINGS)
+    assert {"last 1 token", "Markov-3 beliefs", "next-token law, exact", "its logarithm, exact"} <= set(
+        found.null.values
+    )
+    expected = Scorer(PREFIXES, folds="suffix").nulls(rrxor()).r2
+    for null in ("Markov-3 beliefs", "next-token law, exact"):
+        assert float(found.sel(reading="by suffix", null=null)) == pytest.approx(float(expected.sel(null=null)))
+
+
 def test_sampled_words_are_not_scored_in_sample():
     sampled = Prefixes.of(rrxor(), 7, n_words=60)
     assert "in sample" not in spread_over_layers(MODEL, MODEL.untrained(1), sampled).reading.values
@@ -107,8 +119,8 @@ def tiny(seed: int = 0, *, n_tokens: int) -> TransformerConfig:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results") / "layers"
-    recipe = LayersRecipe(contexts=(5, 7), steps=4, batch_size=8, seeds=(0, 3))
     with patch.dict(layers_run.ARCHITECTURES, rrxor=tiny):
+        recipe = LayersRecipe(contexts=(5, 7), steps=4, batch_size=8, seeds=(0, 3))
         return recipe, run(recipe, folder, n_jobs=1), folder
 
 
@@ -134,6 +146,7 @@ def test_every_number_stands_beside_twin_and_noise_with_an_interval(finished):
             assert low <= cell["untrained"][ALL]["mean"] <= high
             assert NOISE in cell["trained"]
     assert numbers["published"]["mse"][ALL] == 0.004
+    assert set(numbers["contexts"]["5"]["r2 of nulls"]) == set(READINGS)
 
 
 def test_the_summary_names_readings_contexts_and_the_command(finished):
@@ -149,7 +162,7 @@ def test_the_summary_names_readings_contexts_and_the_command(finished):
 
 
 def test_published_numbers_stand_beside_no_other_process():
-    recipe = LayersRecipe(process="even", contexts=(4,), steps=2, batch_size=4, seeds=(0,))
+    recipe = LayersRecipe(process="leaky_rrxor", contexts=(7,), steps=2, batch_size=4, seeds=(0,))
     assert layers_run.sum_up(recipe, {})["published"] is None
 
 
@@ -161,6 +174,9 @@ def test_published_numbers_stand_beside_no_other_process():
         ({"contexts": (1,)}, "contexts=1 must be at least 2"),
         ({"process": "rrxr"}, "did you mean 'rrxor'"),
         ({"steps": 0}, "steps=0"),
+        ({"process": "golden_mean"}, "'golden_mean' reaches 2 belief states within 10 tokens; 5 or more"),
+        ({"contexts": (4,)}, r"contexts=4 leaves \d+ prefixes of 'rrxor'; more than the 128 features"),
+        ({"seeds": (-1,)}, "seeds=-1 must be at least 0"),
     ],
     ids=str,
 )
