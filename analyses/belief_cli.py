@@ -132,7 +132,7 @@ def constrained(settings: Sequence[str], seeds: str | None, **given: Any) -> Non
 )
 @click.option("--steps", type=int, help="Training steps of each model.  [default: 1200 for bloch_walk, else 500]")
 @click.option("--batch-size", type=int, help="Words in a batch.  [default: 128]")
-@click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.003; 0.005 LSTM, GRU]")
+@click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: by architecture]")
 @click.option("--words", help="Sampled words where prefixes are many, or all.  [default: 4000]")
 @click.option("--order", type=int, help="Tokens that the classical rival remembers.  [default: 3]")
 @SEEDS

@@ -139,7 +139,8 @@ def belief_geometry(
         on it, five folds of prefixes, weighted by probability. ``paper2024`` (Shai et al. 2024,
         arXiv:2405.15943, section 2.3 and A.5): least squares fitted and scored on the same rows, every
         word of ``n_ctx`` tokens once at each position, not weighted by probability, beliefs rounded to
-        five decimals; needs every word to be listed. ``quantum2025`` (arXiv:2507.07432): in sample too, by
+        five decimals; needs every word to be listed; its repeated fits to a fifth of the sequences are left
+        out, as they share prefixes with the rest. ``quantum2025`` (arXiv:2507.07432): in sample too, by
         probability, all of :func:`~nextlens.analyses.sites.layers` (or ``sites``) side by side as one site,
         least squares truncated where 10-fold cross-validation is best.
     folds : {"prefix", "suffix", "belief"}

@@ -90,6 +90,12 @@ class Pairs:
         source, target, wrong = rng.choice(len(p), (3, int(at_least("n_pairs", n_pairs, 1))), p=p)
         return cls(prefixes, contexts, source, target, wrong, _folds(len(p), n_folds, rng))
 
+    @staticmethod
+    def any_degenerate(prefixes: Prefixes) -> bool:
+        """Whether two contexts have equal next-token laws and different beliefs."""
+        contexts = Contexts.longest(prefixes)
+        return bool(_partnered(first_equal(contexts.laws, EQUAL), first_equal(contexts.beliefs, EQUAL)).any())
+
     @classmethod
     def degenerate(cls, prefixes: Prefixes, n_pairs: int, rng: np.random.Generator, *, n_folds: int = 5) -> Pairs:
         """Pairs of equal next-token law and different beliefs: an edit must leave the next law as it is.

@@ -16,6 +16,7 @@ from nextlens.models.processes.mixed_states import first_equal
 from nextlens.models.recording import beliefs, labelled
 from nextlens.probes.belief import HeldOut, InSample, held_out, in_sample
 from nextlens.probes.controls import last_tokens, next_token_features, shuffled
+from nextlens.probes.ridge import mse, r2
 from nextlens.probes.samples import pair
 from nextlens.probes.truncated import truncated_least_squares
 
@@ -114,10 +115,18 @@ class Scorer:
         return held_out(X, Y, numbers, weights=self.weights, seed=self.seed)
 
     def shuffled(self, activations: xr.DataArray) -> HeldOut | InSample:
-        """The same with beliefs permuted among prefixes of one length."""
+        """The same with beliefs permuted among prefixes of one length.
+
+        Held out, what is predicted is scored against the permuted beliefs: it must be about 0 or less. Under
+        ``paper2024`` it is scored against the true ones, as published: about the variance of the beliefs.
+        """
         truth = self.prefixes.beliefs
         permuted = shuffled(truth.values, self.prefixes.position, np.random.default_rng(self.seed))
-        return self(activations, truth.copy(data=permuted))
+        found = self(activations, truth.copy(data=permuted))
+        if self.protocol != "paper2024":
+            return found
+        error = mse(truth.values, found.prediction, self.weights)
+        return InSample(found.prediction, r2(truth.values, found.prediction, self.weights), error, error**0.5)
 
     def nulls(self, model: Kernel, most_tokens_back: int = 4) -> xr.Dataset:
         """Predictors that see tokens, a classical memory of them, or next-token laws, but no activations."""

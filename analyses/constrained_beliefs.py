@@ -211,6 +211,7 @@ def constrained_geometry(
         attrs={
             "protocol": "held-out",
             "in_sample": False,
+            "residuals": "what is beyond another target is found in sample, then held out",
             "rows": len(prefixes),
             "weights": "probability of the prefix",
             "folds": "5, by prefix; penalty by nested folds, one for r_1 and belief, one for what is beyond",

@@ -64,6 +64,8 @@ def sum_up(recipe: EditRecipe, results: Mapping[int, SeedEdits]) -> dict[str, An
             "variance": _nested(ablations, "variance", "site", "subspace"),
             "rank": _nested(ablations, "rank", "site"),
             "subspaces": SUBSPACES,
+            "in_sample": True,
+            "protocol": "the subspace is found on the sampled words on which the loss without it is measured",
         },
         "edits": EDITS,
         "protocol": {

@@ -61,10 +61,7 @@ def edit_seed(seed: int, *, recipe: EditRecipe, folder: Path, device: str = "cpu
 
 
 def _degenerate(prefixes: Prefixes, n_pairs: int, rng: np.random.Generator) -> Pairs | None:
-    try:
-        return Pairs.degenerate(prefixes, n_pairs, rng)
-    except ValueError:
-        return None
+    return Pairs.degenerate(prefixes, n_pairs, rng) if Pairs.any_degenerate(prefixes) else None
 
 
 def run(

@@ -87,6 +87,7 @@ def representation(
         attrs={
             "share": SHARE,
             "in_sample": False,
+            "residuals": "what is beyond another target is found in sample, then held out",
             "rows": len(prefixes),
             "weights": "how often a sampled word had the prefix",
             "folds": "5, by prefix; penalty by nested folds",

@@ -124,6 +124,7 @@ def minimal_generators(
         attrs={
             "protocol": "held-out",
             "in_sample": False,
+            "residuals": "what is beyond another target is found in sample, then held out",
             "rows": len(prefixes),
             "listed": prefixes.listed,
             "weights": "probability of the prefix",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 #: What a folder of results holds: the recipe, written first, and the numbers, written last.
 RECIPE, NUMBERS = "recipe.json", "numbers.json"
+#: What a run keeps in the folder of each model.
+KEPT = ("checkpoint.safetensors", "step-*.safetensors")
 
 
 def begin(
@@ -23,8 +24,8 @@ def begin(
 ) -> Path:
     """A folder to work in, with the recipe written into it; whatever would be lost by that is refused.
 
-    What a finished run of the same recipe left is cleared away, unless ``resume``: its numbers, and the
-    folders of its checkpoints.
+    What a finished run of the same recipe left is cleared away, unless ``resume``: its numbers and its
+    checkpoints, and nothing else.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def _agree(
     other = next(
         (f"{name}={before[name]!r}, not {recipe[name]!r}" for name in recipe if before[name] != recipe[name]), ""
     )
-    begun, finished = list(folder.glob("*/*.safetensors")), (folder / NUMBERS).exists()
+    begun, finished = [found for name in KEPT for found in folder.glob(f"*/{name}")], (folder / NUMBERS).exists()
     if resume and other:
         raise ValueError(f"resume: the run in {str(folder)!r} has {other}")
     if not resume and begun and not finished:
@@ -88,8 +89,11 @@ def _agree(
                 f"{str(folder)!r} holds the results of a run with {other}; delete it, or choose another --out"
             )
         (folder / NUMBERS).unlink()
-        for stale in {checkpoint.parent for checkpoint in begun}:
-            shutil.rmtree(stale, ignore_errors=True)
+        for stale in begun:
+            stale.unlink()
+        for emptied in {stale.parent for stale in begun}:
+            if not any(emptied.iterdir()):
+                emptied.rmdir()
 
 
 def writable(folder: str | os.PathLike[str]) -> Path:

@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from nextlens.analyses.belief_geometry import probed_sites
 from nextlens.analyses.prefix_rows import Prefixes, excess_loss
+from nextlens.analyses.sites import probed_sites
 from nextlens.models.hooked import Hooked
 from nextlens.models.kernel import Kernel
 from nextlens.models.processes import (

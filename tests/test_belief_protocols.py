@@ -256,3 +256,13 @@ def test_r2_of_a_predictor_is_unchanged_by_the_scale_of_weights():
     rng = np.random.default_rng(4)
     truth, guess, weights = rng.normal(size=(20, 2)), rng.normal(size=(20, 2)), rng.random(20)
     assert r2(truth, guess, weights) == pytest.approx(r2(truth, guess, 1000 * weights))
+
+
+def test_the_papers_shuffle_is_scored_against_the_true_beliefs():
+    """Its error is about the variance of the beliefs, not that of the fit to permuted ones."""
+    X = features(RRXOR, np.random.default_rng(5).normal(size=(len(RRXOR), 200)))
+    score, truth = Scorer(RRXOR, "paper2024"), RRXOR.beliefs.values
+    share = RRXOR.extensions / RRXOR.extensions.sum()
+    variance = float((share @ (truth - share @ truth) ** 2).mean())
+    assert score.shuffled(X).mse > variance
+    assert score(X).mse < variance
