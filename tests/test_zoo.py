@@ -408,3 +408,12 @@ def test_a_qubit_read_more_sharply_than_can_be_says_a_word_of_negative_probabili
 def test_a_functional_that_is_none_is_refused(functional, message):
     with pytest.raises(ValueError, match=message):
         generalized_gauge("odd", bloch_walk().transition.sum(0), None, functional)
+
+
+@pytest.mark.parametrize("process", [mess3(), mess3(0.6, 0.15), rrxor()], ids=str)
+def test_the_hidden_state_is_no_function_of_the_last_token(process):
+    """Were it one, belief geometry would be a table of tokens: beliefs differ among words that end alike."""
+    words, _ = every_word(process, 5)
+    beliefs = process.beliefs(words)[:, -1]
+    for token in range(process.n_tokens):
+        assert np.ptp(beliefs[words[:, -1] == token], axis=0).max() > 0.1
