@@ -161,6 +161,10 @@ class Matcher(ABC):
     def places(self, tokens: Int[np.ndarray, " time"]) -> Places:
         """All that speaks for what follows the whole of ``tokens``."""
 
+    def reader(self) -> Reader:
+        """Reads one token at a time, as generation does, and votes after each; here by reading all again."""
+        return Reader(self)
+
     def log_probs(self, batch: Batch) -> Float[Tensor, "batch time vocab"]:
         """Natural-log probabilities, float64; ``-inf`` where nothing votes and ``floor`` is 0.
 
@@ -177,3 +181,21 @@ class Matcher(ABC):
         laws = (1 - self.floor) * laws + self.floor / self.n_tokens
         with np.errstate(divide="ignore"):
             return torch.from_numpy(np.log(laws)).to(batch.device)
+
+
+class Reader:
+    """What a matcher says as the tokens come in; a matcher that need not read all again has its own.
+
+    Parameters
+    ----------
+    matcher : Matcher
+    """
+
+    def __init__(self, matcher: Matcher):
+        self.matcher = matcher
+        self._tokens: list[int] = []
+
+    def read(self, token: int) -> Votes:
+        """One row: what follows all the tokens read so far, this one the last of them."""
+        self._tokens.append(int(token))
+        return self.matcher.votes(np.array(self._tokens), np.array([len(self._tokens) - 1]))
