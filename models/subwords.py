@@ -15,6 +15,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from nextlens.models.vocabulary import in_range
+from nextlens.models.whole_files import write_whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,6 +67,16 @@ class Subwords:
         except Exception as error:  # the library raises no narrower class
             raise ValueError(f"{str(path)!r} describes no tokenizer: {error}") from error
         return cls(tokenizer)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a ``tokenizer.json``, whole or not at all; :meth:`from_file` reads it, and so do other programs.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written, naming it.
+        """
+        return write_whole(path, self.tokenizer.to_str(pretty=True).encode())
 
     @property
     def n_tokens(self) -> int:
