@@ -14,6 +14,7 @@ from nextlens.models.batch import Batch
 from nextlens.models.bridge import Bridged
 from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.hugging_face import wrapped
+from nextlens.models.induction.gim import GIM
 from nextlens.models.kernel import Kernel
 from nextlens.models.objectives.next_token import next_token, weighted_mean
 from nextlens.models.prefixes import PrefixTree
@@ -21,6 +22,7 @@ from nextlens.models.processes import golden_mean, mess3, rrxor
 from nextlens.models.recording import surprisal
 from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.transformer import Transformer, TransformerConfig
+from tests.reference_matchers import SlowInduction, SlowInfiniGram, SlowSimilar
 
 SMALL = TransformerConfig(n_tokens=3, n_layers=2, n_heads=2, d_model=16, d_mlp=24, n_ctx=8, seed=1)
 
@@ -96,12 +98,20 @@ HOOKED = {
     "RNN, one-hot": Recurrent(RecurrentConfig(n_tokens=3, kind="RNN", n_layers=2, d_model=16, one_hot=True, seed=1)),
 }
 
+#: What a GIM of three tokens is made of, by definition.
+REFERENCE_PARTS = (
+    SlowInfiniGram([np.array([0, 1, 2, 0, 1, 1]), np.array([2, 2, 0])], 3),
+    SlowInduction(3),
+    SlowSimilar(lambda tokens: np.eye(3)[tokens] + 0.2, 3),
+)
+
 #: Every kernel, and the length of the words that it is tried on. A new one joins by its line.
 KERNELS = {
     **{name: (model, 5) for name, model in HOOKED.items()},
     "mess3": (mess3(), 5),
     "rrxor": (rrxor(), 9),
     "golden mean": (golden_mean(), 6),
+    "GIM": (GIM(*REFERENCE_PARTS, threshold=2), 5),
 }
 every_kernel = pytest.mark.parametrize("name", KERNELS)
 every_hooked = pytest.mark.parametrize("name", HOOKED)

@@ -38,7 +38,7 @@ class Votes:
     weight: Float[np.ndarray, " vote"]
 
     @classmethod
-    def of_rows(cls, rows: Iterable[tuple[int, Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]) -> Votes:
+    def of_rows(cls, rows: Iterable[tuple[int, Int[np.ndarray, " _"], Float[np.ndarray, " _"]]]) -> Votes:
         """From one ``(length, tokens, weights)`` a row."""
         length, token, weight = zip(*rows, strict=True)
         first = np.concatenate([[0], np.cumsum([len(t) for t in token])])
