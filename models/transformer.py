@@ -3,7 +3,8 @@
 Built on TransformerLens's ``HookedRootModule``: hooks, caches, activation and parameter names are
 its own. With no hook attached, :meth:`Transformer.forward` takes a fused path (one product for
 queries, keys and values; scaled-dot-product attention; each distinct prefix once when the batch
-carries its tree). With a hook, it takes the path on which every value passes its ``HookPoint``.
+carries its tree). With a hook, it takes the path on which every value passes its ``HookPoint``; but
+hooks at its two ends alone, the embedding and the last normalised residual, are served on the fused one.
 Both give equal logits and equal gradients.
 """
 
@@ -183,7 +184,10 @@ class Transformer(HookedModule):
         """Name every part and find its hooks; call it again if a part has been replaced."""
         super().setup()
         kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        self._hooks_of_parts = [getattr(part, kind) for part in tuple(self.modules())[1:] for kind in kinds]
+        ends = (self.hook_embed, self.ln_final.hook_normalized)
+        inner = [part for part in tuple(self.modules())[1:] if part not in ends]
+        self._hooks_of_ends = [getattr(part, kind) for part in ends for kind in kinds]
+        self._hooks_of_inner_parts = [getattr(part, kind) for part in inner for kind in kinds]
 
     def untrained(self, seed: int | None = None) -> Transformer:
         """A twin with initial weights: its own (None), or those of another seed; same device, same dtype."""
@@ -229,7 +233,11 @@ class Transformer(HookedModule):
         if int(positions.max()) >= self.config.n_ctx and time > self.config.n_ctx:
             raise ValueError(f"tokens has sequences of {time}; the context of this model is n_ctx={self.config.n_ctx}")
         refuse_out_of_range("positions", positions, self.config.n_ctx, limit_name="n_ctx")
-        return self._named(batch, positions) if any(self._hooks_of_parts) else self._fused(batch, positions)
+        if any(self._hooks_of_inner_parts):
+            return self._named(batch, positions)
+        if batch.tree is not None and any(self._hooks_of_ends):
+            batch = batch.with_(tree=None)
+        return self._fused(batch, positions)
 
     def _named(self, batch: Batch, positions: Int[Tensor, "one_or_batch time"]) -> Float[Tensor, "batch time vocab"]:
         x = self.hook_embed(F.embedding(batch.tokens, self.embed.W_E))
@@ -246,6 +254,8 @@ class Transformer(HookedModule):
             batch, tree = batch.with_(tree=None), None
         tokens = batch.tokens.flatten()
         x = F.embedding(tokens if tree is None else tokens[tree.first], self.embed.W_E)
+        if tree is None:
+            x = self.hook_embed(x.view(n, time, -1)).flatten(0, 1)
         if self.config.positions == "learned":
             places = F.embedding(positions, self.pos_embed.W_pos)
             if tree is None:
@@ -254,7 +264,10 @@ class Transformer(HookedModule):
                 x = x + places[0].index_select(0, tree.first % time)
         for block in self.blocks:
             x = block.fused(x, batch, positions)
-        logits = self.ln_final.fused(x) @ self.unembed.W_U
+        x = self.ln_final.fused(x)
+        if tree is None:
+            x = self.ln_final.hook_normalized(x.view(n, time, -1)).flatten(0, 1)
+        logits = x @ self.unembed.W_U
         if tree is not None:
             logits = logits.index_select(0, tree.node.flatten())
         return logits.view(n, time, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nextlens.models.batch import Batch, refuse_out_of_range
@@ -24,10 +24,21 @@ def next_token(model: Hooked, batch: Batch) -> Float[Tensor, "batch time"]:
     ValueError
         If a target is not below ``n_tokens``; also as the model does.
     """
-    logits = model(batch)
-    refuse_out_of_range("targets", batch.targets, logits.shape[-1], limit_name="n_tokens")
-    loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
-    return loss.view(batch.targets.shape)
+    return cross_entropy(model(batch), batch.targets)
+
+
+def cross_entropy(
+    logits: Float[Tensor, "batch time vocab"], targets: Int[Tensor, "batch time"]
+) -> Float[Tensor, "batch time"]:
+    """``-log softmax(logits)[target]`` in nats.
+
+    Raises
+    ------
+    ValueError
+        If a target is not below ``n_tokens``.
+    """
+    refuse_out_of_range("targets", targets, logits.shape[-1], limit_name="n_tokens")
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
 
 def weighted_mean(loss: Float[Tensor, "batch time"], weights: Float[Tensor, "batch time"]) -> Float[Tensor, ""]:

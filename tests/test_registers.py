@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nextlens.models.batch import Batch
+from nextlens.models.objectives.next_token import next_token, weighted_mean
+from nextlens.models.objectives.registers import (
+    WithoutRegister,
+    WithRegisters,
+    grid_offsets,
+    interleave_registers,
+    uniform_offsets,
+)
+from nextlens.models.processes import mess3
+from nextlens.models.recurrent import Recurrent, RecurrentConfig
+from nextlens.models.training import train
+from nextlens.models.transformer import Transformer, TransformerConfig
+
+CONFIG = TransformerConfig(n_tokens=4, n_layers=2, n_heads=2, d_model=16, d_mlp=24, n_ctx=8, seed=1)
+WORD = Batch.from_tokens([[0, 1, 2, 0, 2, 1, 0]])
+
+
+def fixed(batch: Batch, d: int) -> torch.Tensor:
+    return torch.full(batch.tokens.shape, d)
+
+
+#: d -> what each register says, and where it claims to be: x = 0 1 2 0 2 1 | 0, hosts 0 .. 5 - (d - 1).
+HAND = {
+    1: ([1, 2, 0, 2, 1, 0], [0, 1, 2, 3, 4, 5]),
+    2: ([2, 0, 2, 1, 0], [1, 2, 3, 4, 5]),
+    3: ([0, 2, 1, 0], [2, 3, 4, 5]),
+}
+
+
+@pytest.mark.parametrize("d", HAND)
+def test_a_register_says_the_token_d_ahead_from_the_place_that_would_say_it(d):
+    batch = interleave_registers(WORD, register=3, ahead=fixed(WORD, d))
+    registers = batch.tokens[0] == 3
+    targets, positions = HAND[d]
+    assert batch.targets[0, registers].tolist() == targets
+    assert batch.positions[0, registers].tolist() == positions
+    assert batch.tokens[0, ~registers].tolist() == WORD.tokens[0].tolist()
+    assert batch.targets[0, ~registers].tolist() == WORD.targets[0].tolist()
+    assert batch.positions[0, ~registers].tolist() == WORD.positions[0].tolist()
+
+
+def test_a_register_sees_itself_and_what_its_token_sees_and_nobody_sees_it():
+    batch = interleave_registers(WORD, register=3, ahead=fixed(WORD, 2))
+    is_register = batch.tokens[0] == 3
+    own = torch.where(~is_register)[0]
+    for t, row in enumerate(batch.attend[0]):
+        host = int((own <= t).sum()) - 1
+        expected = set(own[: host + 1].tolist()) | ({t} if is_register[t] else set())
+        assert set(row.nonzero().flatten().tolist()) == expected
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "none", "relative"])
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_tokens_do_not_know_whether_registers_are_there(positions, d):
+    model = Transformer(replace(CONFIG, positions=positions))
+    batch = interleave_registers(WORD, register=3, ahead=fixed(WORD, d))
+    torch.testing.assert_close(model(batch)[0, batch.tokens[0] != 3], model(WORD)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_register_that_says_the_next_token_stands_where_its_token_stands():
+    batch = interleave_registers(WORD, register=3, ahead=fixed(WORD, 1))
+    assert torch.equal(batch.positions[0, 0::2], batch.positions[0, 1::2])
+
+
+def test_one_register_is_not_moved_by_what_the_others_read():
+    model = Transformer(CONFIG)
+    batch = interleave_registers(WORD, register=3, ahead=fixed(WORD, 2))
+    place = int(torch.where(batch.tokens[0] == 3)[0][-1])
+    with model.watched("embed") as seen:
+        logits = model(batch)
+    (gradient,) = torch.autograd.grad(logits[0, place].sum(), seen["embed"])
+    others = (batch.tokens[0] == 3) & (torch.arange(batch.tokens.shape[1]) != place)
+    assert gradient[0, others].abs().max() == 0
+    assert gradient[0, place].abs().max() > 0
+
+
+@given(
+    share=st.floats(0.05, 0.95),
+    counted=st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=12, max_size=12),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_reduction_is_convex_in_the_two_means(share, counted, seed):
+    weights = torch.tensor(counted).view(2, 6)
+    plain = Batch.from_tokens([[0, 1, 2, 0, 2, 1, 0], [2, 2, 1, 0, 1, 2, 0]]).with_(weights=weights)
+    batch = interleave_registers(plain, register=3, ahead=3, weight=share, rng=np.random.default_rng(seed))
+    registers = batch.tokens == 3
+    if not registers.any():
+        assert batch is plain
+        return
+    cost = torch.rand(batch.tokens.shape, generator=torch.Generator().manual_seed(seed))
+    own = weighted_mean(cost[~registers].view(2, 6), weights)
+    theirs = (cost * batch.weights)[registers].sum() / batch.weights[registers].sum()
+    torch.testing.assert_close(weighted_mean(cost, batch.weights), (1 - share) * own + share * theirs)
+
+
+def test_weight_zero_is_next_token_prediction():
+    assert interleave_registers(WORD, register=3, ahead=2, weight=0.0, rng=np.random.default_rng(0)) is WORD
+
+
+def test_no_register_in_a_prompt_and_none_that_would_say_one():
+    weights = torch.tensor([[0.0, 0, 0, 1, 1, 1]])
+    batch = interleave_registers(WORD.with_(weights=weights), register=3, ahead=fixed(WORD, 2))
+    assert batch.tokens.tolist() == [[0, 1, 2, 0, 3, 2, 3, 1]]
+    assert batch.targets[0, batch.tokens[0] == 3].tolist() == [1, 0]
+
+
+def test_a_bidirectional_prompt_is_seen_by_the_registers_of_the_answer():
+    attend = torch.ones(6, 6, dtype=torch.bool).tril()
+    attend[:3, :3] = True
+    weights = torch.tensor([[0.0, 0, 0, 1, 1, 1]])
+    plain = WORD.with_(attend=attend[None], weights=weights)
+    batch = interleave_registers(plain, register=3, ahead=fixed(WORD, 1))
+    assert batch.attend[0, 0, :3].all()
+    assert batch.attend[0, 4, :4].all()
+    model = Transformer(CONFIG)
+    torch.testing.assert_close(model(batch)[0, batch.tokens[0] != 3], model(plain)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_no_register_says_a_token_of_the_next_document_or_of_padding():
+    attend = torch.zeros(6, 6, dtype=torch.bool)
+    attend[:3, :3] = attend[3:5, 3:5] = True
+    attend = attend.tril()
+    attend[5, 5] = True
+    packed = WORD.with_(attend=attend[None], weights=torch.tensor([[1.0, 1, 1, 1, 1, 0]]))
+    batch = interleave_registers(packed, register=3, ahead=fixed(WORD, 2))
+    hosts = [int((batch.tokens[0, :t] != 3).sum()) - 1 for t in torch.where(batch.tokens[0] == 3)[0].tolist()]
+    assert hosts == [0, 1, 3]
+
+
+def test_padded_rows_of_unequal_length_keep_their_own_registers():
+    weights = torch.tensor([[1.0] * 6, [1.0, 1, 1, 0, 0, 0]])
+    plain = Batch.from_tokens([[0, 1, 2, 0, 2, 1, 0], [2, 2, 1, 0, 1, 2, 0]]).with_(weights=weights)
+    batch = interleave_registers(plain, register=3, ahead=fixed(plain, 2))
+    counted = (batch.tokens == 3) & (batch.weights != 0)
+    assert counted.sum(1).tolist() == [5, 2]
+
+
+def test_offsets_are_drawn_once_a_sequence_or_once_a_register_from_their_whole_range():
+    rng = np.random.default_rng(0)
+    by_sequence = uniform_offsets(200, 6, 4, rng, fewest=2)
+    assert (by_sequence == by_sequence[:, :1]).all()
+    assert set(by_sequence.flatten().tolist()) == {2, 3, 4}
+    by_register = uniform_offsets(200, 6, 4, rng, each="register")
+    assert (by_register != by_register[:, :1]).any()
+    assert set(by_register.flatten().tolist()) == {1, 2, 3, 4}
+
+
+def test_grid_offsets_point_to_the_lower_right_and_never_round_the_edge():
+    height, width, reach = 3, 4, 2
+    offsets = grid_offsets(300, height, width, reach, np.random.default_rng(0))
+    assert set(offsets.flatten().tolist()) == {0, 1, 4, 5}
+    for t in range(height * width):
+        row, column = divmod(t, width)
+        for d in set(offsets[:, t].tolist()) - {0}:
+            down, right = divmod(t + d, width)
+            assert 0 <= down - row < reach
+            assert 0 <= right - column < reach
+
+
+def test_a_resumed_stream_gives_the_batches_that_would_have_come():
+    def stream():
+        source = mess3().batches(4, length=6, rng=np.random.default_rng(0))
+        return WithRegisters(source, register=3, ahead=3, rng=np.random.default_rng(1))
+
+    one, other = stream(), stream()
+    for _ in islice(one, 3):
+        pass
+    other.restore(one.state())
+    first, second = next(one), next(other)
+    assert torch.equal(first.tokens, second.tokens)
+    assert torch.equal(first.targets, second.targets)
+
+
+def test_training_with_registers_lowers_both_losses():
+    model = Transformer(replace(CONFIG, n_layers=1))
+    source = mess3().batches(32, length=9, rng=np.random.default_rng(0))
+    registers = WithRegisters(source, register=3, ahead=2, rng=np.random.default_rng(1))
+    losses = [step.loss for step in train(model, registers, steps=100)]
+    assert np.mean(losses[-20:]) < 1.07 < losses[0]
+    batch = Batch.from_tokens(mess3().sample(64, 9, np.random.default_rng(5)))
+    plain = WithoutRegister(model).log_probs(batch)
+    assert plain.shape[-1] == 3
+    torch.testing.assert_close(plain.exp().sum(-1), torch.ones(64, 8))
+    assert -plain.gather(-1, batch.targets[..., None]).mean() < 1.05
+
+
+def test_a_recurrent_network_refuses_registers_by_name():
+    network = Recurrent(RecurrentConfig(n_tokens=4, d_model=8))
+    with pytest.raises(ValueError, match="attend"):
+        next_token(network, interleave_registers(WORD, register=3, ahead=fixed(WORD, 2)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"register": 2}, "register=2 occurs in the batch"),
+        ({"ahead": 7}, "ahead=7 must lie between 1 and 6"),
+        ({"ahead": 0}, "ahead=0 must lie between 1 and 6"),
+        ({"fewest": 0}, "fewest=0 must be at least 1"),
+        ({"ahead": 2, "fewest": 3}, "ahead=2 must lie between 3 and 6"),
+        ({"rng": None}, "rng is None"),
+        ({"weight": 1.5}, "weight=1.5 must lie between 0 and 1"),
+        ({"weight": 1.0}, "weight=1 leaves nothing"),
+        ({"each": "row"}, "each='row' is not one of"),
+        ({"ahead": torch.ones(1, 3, dtype=torch.long)}, "ahead has shape"),
+    ],
+)
+def test_wrong_arguments_are_named(changes, said):
+    given_ = {"register": 3, "ahead": 2, "rng": np.random.default_rng(0)} | changes
+    with pytest.raises(ValueError, match=said):
+        interleave_registers(WORD, **given_)
+
+
+def test_weights_that_are_all_zero_are_refused_where_they_are_reduced():
+    silent = WORD.with_(weights=torch.zeros(1, 6))
+    with pytest.raises(ValueError, match="weights are zero"):
+        next(iter(train(Transformer(CONFIG), [interleave_registers(silent, register=3, ahead=fixed(WORD, 2))])))
