@@ -90,16 +90,6 @@ def mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     return np.memmap(path, dtype=dtype, mode="r", offset=_offset(dtype, shape[1:]), shape=shape)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in ``folder`` are on disk."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     """Of a length that the number of rows does not change: NumPy leaves room for it to grow."""
     header = io.BytesIO()

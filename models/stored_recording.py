@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 from jaxtyping import Int
 from torch import Tensor
 
-from nextlens.models.growing_array import GrowingArray, mapped, sync_folder
+from nextlens.models.growing_array import GrowingArray, mapped
 from nextlens.models.hooked import Hooked
+from nextlens.models.whole_files import sync_folder
 
 #: What the manifest looks like; a recording of another format is refused.
 FORMAT = 1

@@ -31,8 +31,19 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, target)
+        sync_folder(target.parent)
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
         raise OSError(f"cannot write {str(target)!r}: {error}") from error
     return target
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in ``folder`` are on disk."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -40,9 +40,10 @@ class Votes:
     @classmethod
     def of_rows(cls, rows: Iterable[tuple[int, Int[np.ndarray, " _"], Float[np.ndarray, " _"]]]) -> Votes:
         """From one ``(length, tokens, weights)`` a row."""
-        length, token, weight = zip(*rows, strict=True)
-        first = np.concatenate([[0], np.cumsum([len(t) for t in token])])
-        return cls(np.array(length, np.int64), first, np.concatenate(token), np.concatenate(weight))
+        nobody = (0, np.zeros(0, np.int64), np.zeros(0))
+        length, token, weight = zip(nobody, *rows, strict=True)
+        first = np.cumsum([len(t) for t in token])
+        return cls(np.array(length[1:], np.int64), first, np.concatenate(token), np.concatenate(weight))
 
     def __len__(self) -> int:
         """How many rows."""

@@ -1,0 +1,402 @@
+"""Where a run of tokens occurs in a corpus: suffix arrays, in memory or on disk, in one shard or several."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Integer
+
+from nextlens.models.arguments import at_least, one_of
+from nextlens.models.induction.index_files import Manifest, open_shard, verify, write_shard, writing
+from nextlens.models.induction.shard import LARGEST_SHARD, Shard, width_for
+from nextlens.models.induction.suffix_sorting import BUILDERS, default_builder
+from nextlens.models.vocabulary import Vocabulary
+
+#: Bytes of memory that building takes for each token, at most: so much, and so much more for each byte of a token.
+MEMORY = {"pydivsufsort": (16, 13), "numpy": (110, 4)}
+
+
+@dataclass(frozen=True, eq=False)
+class Occurrence:
+    """One place of a run of tokens, and what stands around it in its document.
+
+    Attributes
+    ----------
+    document, offset : int
+    before, found, after : Int[np.ndarray, "n"]
+    """
+
+    document: int
+    offset: int
+    before: Int[np.ndarray, " b"]
+    found: Int[np.ndarray, " n"]
+    after: Int[np.ndarray, " a"]
+
+
+@dataclass(frozen=True, eq=False)
+class SuffixArray:
+    """The documents of a corpus, and their places sorted by what follows.
+
+    Several shards, or several of these, count as one index over all their documents: no run goes across
+    documents, so counts add.
+
+    Parameters
+    ----------
+    shards : tuple of Shard
+    n_tokens : int
+        Tokens are ``0 .. n_tokens - 1``.
+    fingerprint : str, optional
+        Of the vocabulary.
+    end : int, optional
+        The token that stands for the end of a document.
+    folder : Path, optional
+        Where it is saved.
+    """
+
+    shards: tuple[Shard, ...]
+    n_tokens: int
+    fingerprint: str | None = None
+    end: int | None = None
+    folder: Path | None = None
+
+    @classmethod
+    def build(
+        cls,
+        documents: Iterable[Any],
+        n_tokens: int | None = None,
+        vocabulary: Vocabulary | None = None,
+        memory: int | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        builder: str | None = None,
+    ) -> SuffixArray:
+        """Index documents: in memory, or at ``path``, which from then on holds this index and no other.
+
+        At ``path`` a shard is written before the documents of the next are read. An index that was there stays
+        whole until the new one is, whatever happens.
+
+        Parameters
+        ----------
+        documents : iterable
+            Each a sequence of token ids, or a text if there is a vocabulary.
+        n_tokens : int, optional
+            By default that of ``vocabulary``, else one more than the largest token.
+        vocabulary : Vocabulary, optional
+            Its fingerprint is kept: who opens the index with another is refused. If it has an ``eos``, that token
+            stands for the end of a document.
+        memory : int, optional
+            Bytes to build in. What needs more is built in shards, each of whole documents; answers are the same.
+        path : path, optional
+        builder : {"pydivsufsort", "numpy"}, optional
+
+        Raises
+        ------
+        ValueError
+            If there is no token, a document is no sequence of integers, one holds an id out of range, or one alone
+            needs more than ``memory``.
+        OSError
+            If the files cannot be written.
+
+        Examples
+        --------
+        >>> index = SuffixArray.build([[1, 2, 1, 2, 3], [2, 1]])
+        >>> index.count([2, 1]), index.count([3, 2]), index.n_tokens
+        (2, 0, 4)
+        """
+        builder = one_of("builder", builder or default_builder(), BUILDERS)
+        empty = cls((), _agreed(n_tokens, vocabulary), vocabulary and fingerprint(vocabulary), _end_of(vocabulary))
+        parts = _shards(documents, empty.n_tokens, vocabulary, memory, builder)
+        return empty._with(parts, None if path is None else Path(path), replacing=True)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], vocabulary: Vocabulary | None = None) -> SuffixArray:
+        """The index at ``path``, mapped: in milliseconds, whatever its size.
+
+        Sizes of files are compared with what was written; for their content see :meth:`verify`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ValueError
+            If a file is damaged, naming it, or the index is of another vocabulary.
+        """
+        folder = Path(path)
+        manifest = Manifest.of(folder)
+        shards = tuple(open_shard(folder, entry) for entry in manifest.shards)
+        index = cls(shards, manifest.n_tokens, manifest.vocabulary, manifest.end, folder)
+        if vocabulary is not None:
+            index.refuse_another(vocabulary)
+        return index
+
+    def save(self, path: str | os.PathLike[str]) -> SuffixArray:
+        """Write all to ``path``, as :meth:`build` does, and open it there."""
+        return replace(self, shards=(), folder=None)._with(iter(self.shards), Path(path), replacing=True)
+
+    def add(
+        self,
+        documents: Iterable[Any],
+        vocabulary: Vocabulary | None = None,
+        memory: int | None = None,
+        *,
+        builder: str | None = None,
+    ) -> SuffixArray:
+        """The index with more documents, numbered on; one that is saved is so with them. Nothing is sorted again.
+
+        Raises
+        ------
+        ValueError, OSError
+            As :meth:`build`; also if ``vocabulary`` is not that of the index.
+        """
+        builder = one_of("builder", builder or default_builder(), BUILDERS)
+        if vocabulary is not None:
+            self.refuse_another(vocabulary)
+        return self._with(_shards(documents, self.n_tokens, vocabulary, memory, builder), self.folder)
+
+    def _with(self, parts: Iterator[Shard], folder: Path | None, replacing: bool = False) -> SuffixArray:
+        """With further shards; at ``folder``, written there as they come, and the manifest last."""
+        if folder is None:
+            return self._of((*self.shards, *parts))
+        with writing(folder):
+            entries = [] if replacing else list(Manifest.of(folder).shards)
+            entries += [write_shard(folder, shard) for shard in parts]
+            index = self._of(tuple(open_shard(folder, entry) for entry in entries))
+            Manifest(index.n_tokens, self.fingerprint, self.end, entries).write(folder)
+        return replace(index, folder=folder)
+
+    def _of(self, shards: tuple[Shard, ...]) -> SuffixArray:
+        """With these shards and no others."""
+        largest = [int(shard.heads[-1, 0]) for shard in shards if len(shard.heads)]
+        if not largest:
+            raise ValueError("documents hold no token: there is nothing to index")
+        return replace(self, shards=shards, n_tokens=self.n_tokens or 1 + max(largest))
+
+    def verify(self) -> None:
+        """Compare every file of a saved index with its checksum.
+
+        Raises
+        ------
+        ValueError
+            Naming the first file that is damaged; or if the index is not saved.
+        """
+        if self.folder is None:
+            raise ValueError("the index is in memory alone: there is no file to verify")
+        verify(self.folder)
+
+    def refuse_another(self, vocabulary: Vocabulary) -> None:
+        """Raise unless ``vocabulary`` is the one that the index was built with.
+
+        Raises
+        ------
+        ValueError
+            Then; of an index built without one, only if the number of tokens differs.
+        """
+        if vocabulary.n_tokens != self.n_tokens:
+            raise ValueError(
+                f"vocabulary holds {vocabulary.n_tokens} tokens and the index n_tokens={self.n_tokens}: "
+                "it is the vocabulary of another index"
+            )
+        if self.fingerprint is not None and fingerprint(vocabulary) != self.fingerprint:
+            raise ValueError("vocabulary is not the one that the index was built with: its tokens spell other texts")
+
+    @property
+    def n_documents(self) -> int:
+        return sum(shard.n_documents for shard in self.shards)
+
+    def __len__(self) -> int:
+        """How many tokens there are in all documents."""
+        return sum(len(shard.order) for shard in self.shards)
+
+    def count(self, tokens: Any) -> int:
+        """How often a run of tokens occurs; the empty one, before every token and at every end of a document.
+
+        Raises
+        ------
+        ValueError
+            If a token is out of range.
+        """
+        run = checked("tokens", tokens, self.n_tokens)
+        if not len(run):
+            return sum(shard.n_places for shard in self.shards)
+        return sum(high - low for _, low, high in self._ranges(run))
+
+    def find(self, tokens: Any) -> tuple[Int[np.ndarray, " place"], Int[np.ndarray, " place"]]:
+        """Where a run occurs: its documents and its offsets in them, in the order of the corpus.
+
+        Raises
+        ------
+        ValueError
+            If a token is out of range, or there is none.
+        """
+        run = checked("tokens", tokens, self.n_tokens)
+        if not len(run):
+            raise ValueError("tokens are empty, and occur everywhere")
+        document, offset, first = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
+        for shard, low, high in self._ranges(run):
+            found, at = shard.located(np.sort(shard.places(low, high)))
+            document.append(found + first)
+            offset.append(at)
+            first += shard.n_documents
+        return np.concatenate(document), np.concatenate(offset)
+
+    def locate(self, tokens: Any, *, most: int = 10, around: int = 8) -> list[Occurrence]:
+        """The first ``most`` occurrences of a run, each with ``around`` tokens before and after it.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`find`, or if ``most`` or ``around`` is negative.
+        """
+        at_least("most", most, 0)
+        at_least("around", around, 0)
+        document, offset = self.find(tokens)
+        n, found = len(np.asarray(tokens)), []
+        for d, o in zip(document[:most].tolist(), offset[:most].tolist(), strict=True):
+            text = self.document(d)
+            found.append(Occurrence(d, o, text[max(0, o - around) : o], text[o : o + n], text[o + n : o + n + around]))
+        return found
+
+    def document(self, number: int) -> Int[np.ndarray, " time"]:
+        """The tokens of one document.
+
+        Raises
+        ------
+        ValueError
+            If there is no such document.
+        """
+        at = number
+        for shard in self.shards:
+            if 0 <= at < shard.n_documents:
+                return shard.tokens[shard.starts[at] : shard.starts[at + 1] - 1].astype(np.int64)
+            at -= shard.n_documents
+        raise ValueError(f"document={number} must lie in 0 .. {self.n_documents - 1}")
+
+    def _ranges(self, run: Int[np.ndarray, " n"]) -> Iterator[tuple[Shard, int, int]]:
+        for shard in self.shards:
+            pattern = shard.encoded(run)
+            whole = len(pattern) == len(run) * shard.width
+            yield shard, *(shard.range_of(pattern) if whole else (0, 0))
+
+
+def checked(name: str, tokens: Any, n_tokens: int) -> Int[np.ndarray, " n"]:
+    """Token ids as an int64 array.
+
+    Raises
+    ------
+    ValueError
+        If they are not integers in ``0 .. n_tokens - 1``, one after another.
+    """
+    found = np.asarray(tokens)
+    if found.ndim != 1 or (found.dtype.kind not in "iu" and found.size):
+        raise ValueError(f"{name} are {found.dtype} of shape {found.shape}; they must be integers one after another")
+    found = found.astype(np.int64)
+    if len(found) and not (found.min() >= 0 and found.max() < n_tokens):
+        worst = int(found.min() if found.min() < 0 else found.max())
+        raise ValueError(f"{name} hold {worst}; they must lie in 0 .. {n_tokens - 1}")
+    return found
+
+
+def fingerprint(vocabulary: Vocabulary) -> str:
+    """A hash of what each token spells.
+
+    Examples
+    --------
+    >>> from nextlens.models.vocabulary import Symbols
+    >>> fingerprint(Symbols("ab")) == fingerprint(Symbols("ba"))
+    False
+    """
+    digest = hashlib.sha256(str(vocabulary.n_tokens).encode())
+    for token in range(vocabulary.n_tokens):
+        digest.update(b"\0" + vocabulary.decode([token]).encode(errors="surrogatepass"))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _agreed(n_tokens: int | None, vocabulary: Vocabulary | None) -> int:
+    """How many tokens there are; 0 if nobody has said."""
+    if n_tokens is not None:
+        at_least("n_tokens", n_tokens, 1)
+        width_for(n_tokens)
+    if vocabulary is not None and n_tokens not in (None, vocabulary.n_tokens):
+        raise ValueError(f"n_tokens={n_tokens}, and vocabulary holds {vocabulary.n_tokens}; leave n_tokens out")
+    return vocabulary.n_tokens if vocabulary is not None else n_tokens or 0
+
+
+def _end_of(vocabulary: Vocabulary | None) -> int | None:
+    end = getattr(vocabulary, "eos", None)
+    return None if end is None else int(end)
+
+
+def _shards(
+    documents: Iterable[Any], n_tokens: int, vocabulary: Vocabulary | None, memory: int | None, builder: str
+) -> Iterator[Shard]:
+    """Shards of as many whole documents as may be built at a time."""
+    waiting: list[np.ndarray] = []
+    taken, widest = 0, width_for(n_tokens) if n_tokens else 1
+    for document in _arrays(documents, n_tokens, vocabulary):
+        width = max(widest, document.dtype.itemsize)
+        most = _most(memory, width, builder)
+        if len(document) + 1 > most:
+            raise ValueError(
+                f"a document of {len(document):,} tokens needs {_needed(len(document), width, builder):,} bytes "
+                f"to build; with memory={memory} a shard holds at most {most:,} tokens, and no document may be cut"
+            )
+        if taken + len(document) + 1 > most:
+            yield Shard.build(_drained(waiting), widest, builder)
+            taken, width = 0, width_for(n_tokens) if n_tokens else document.dtype.itemsize
+        waiting.append(document)
+        taken, widest = taken + len(document) + 1, width
+    if waiting:
+        yield Shard.build(_drained(waiting), widest, builder)
+
+
+def _drained(waiting: list[np.ndarray]) -> list[np.ndarray]:
+    documents = list(waiting)
+    waiting.clear()
+    return documents
+
+
+def _needed(tokens: int, width: int, builder: str) -> int:
+    fixed, per_byte = MEMORY[builder]
+    return tokens * (fixed + per_byte * width)
+
+
+def _most(memory: int | None, width: int, builder: str) -> int:
+    if memory is None:
+        return LARGEST_SHARD
+    return min(LARGEST_SHARD, int(at_least("memory", memory, 1)) // _needed(1, width, builder))
+
+
+def _arrays(
+    documents: Iterable[Any], n_tokens: int, vocabulary: Vocabulary | None
+) -> Iterator[Integer[np.ndarray, " time"]]:
+    """Each document in as few bytes a token as its shard will have.
+
+    Raises
+    ------
+    ValueError
+        If it is no sequence of token ids, naming its number.
+    """
+    if isinstance(documents, str | bytes):
+        raise ValueError("documents is one text; give a list of documents")
+    for number, document in enumerate(documents):
+        if isinstance(document, str):
+            if vocabulary is None:
+                raise ValueError(f"document {number} is a text; give the vocabulary to read it with, or token ids")
+            document = vocabulary.encode(document)
+        if np.ndim(document) == 0:
+            raise ValueError(f"document {number} is {document!r}; documents is a list of them, each a sequence of ids")
+        found = np.asarray(document)
+        if found.ndim != 1 or (found.dtype.kind not in "iu" and found.size):
+            raise ValueError(f"document {number} is {found.dtype} of shape {found.shape}; it must be a sequence of ids")
+        low, high = (int(found.min()), int(found.max())) if found.size else (0, 0)
+        if low < 0 or (n_tokens and high >= n_tokens):
+            worst = low if low < 0 else high
+            may = f"0 .. {n_tokens - 1}" if n_tokens else "0 and up"
+            raise ValueError(f"document {number} holds {worst}; tokens must lie in {may}")
+        yield found.astype(f"u{width_for(n_tokens or high + 1)}")
