@@ -1,0 +1,240 @@
+"""An estimate: a number, how sure it is, the scales it was read at and the line through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float, Num, Shaped
+from scipy.stats import t as student
+
+from nextlens.models.arguments import at_least
+
+
+@dataclass(frozen=True)
+class Line:
+    """``log(fluctuation) = intercept + slope · log(scale)``, and its root mean square residual."""
+
+    slope: float
+    intercept: float
+    residual: float
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Sums and counts by unit, a document or a stretch of one series: what can be resampled.
+
+    The estimate of any choice of units is ``refit(Σ sums / Σ counts)``, so a resample costs a product of
+    matrices and no second look at the series.
+
+    Attributes
+    ----------
+    sums, counts : Float[np.ndarray, "unit scale"]
+    refit : callable
+        From means of shape (draw, scale) to values of shape (draw,).
+    unit : str
+        "document" or "stretch".
+    """
+
+    sums: Float[np.ndarray, "unit scale"]
+    counts: Float[np.ndarray, "unit scale"]
+    refit: Callable[[Float[np.ndarray, "draw scale"]], Float[np.ndarray, " draw"]]
+    unit: str
+
+    def means(self, times: Float[np.ndarray, "draw unit"]) -> Float[np.ndarray, "draw scale"]:
+        """Means over units, each taken as often as ``times`` says."""
+        return (times @ self.sums) / (times @ self.counts)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """An exponent, never without what it was read off.
+
+    Attributes
+    ----------
+    quantity : str
+        "H", "S", "J", "D" or "zeta".
+    estimator : str
+        By which one, in words.
+    value : float
+    interval : tuple of float
+        95 %.
+    interval_by : str
+        How the interval was found.
+    scales : Shaped[np.ndarray, " scale"]
+        Window lengths or lags in values; of a spectral estimator frequencies in radians per value.
+    fluctuations : Float[np.ndarray, " scale"]
+        What was measured at each.
+    fit : Line
+        In natural logarithms.
+    factor, shift : float
+        ``value = shift + factor · fit.slope`` for a plain fit of a line.
+    parts : Parts or None
+        What :func:`bootstrap` draws from; None where nothing can be.
+    n_constant_windows : int
+        Windows of one value only, left out.
+    at_bound : bool
+        Whether the search ended at the end of its range: no estimate then.
+    note : str
+        What a reader must know, such as that a number is derived.
+    """
+
+    quantity: str
+    estimator: str
+    value: float
+    interval: tuple[float, float]
+    interval_by: str
+    scales: Shaped[np.ndarray, " scale"]
+    fluctuations: Float[np.ndarray, " scale"]
+    fit: Line
+    factor: float = 1.0
+    shift: float = 0.0
+    parts: Parts | None = field(default=None, repr=False)
+    n_constant_windows: int = 0
+    at_bound: bool = False
+    note: str = ""
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        more = "".join(
+            f"; {words}"
+            for words, said in (
+                (f"{self.n_constant_windows} constant windows left out", self.n_constant_windows),
+                ("AT THE END OF ITS RANGE", self.at_bound),
+                (self.note, self.note),
+            )
+            if said
+        )
+        return (
+            f"{self.quantity} = {self.value:.3f} [{low:.3f}, {high:.3f}] ({self.estimator}; {len(self.scales)} scales "
+            f"{self.scales[0]:.4g} to {self.scales[-1]:.4g}; interval by {self.interval_by}{more})"
+        )
+
+
+def line(x: Float[np.ndarray, " scale"], y: Float[np.ndarray, "*draw scale"]) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes and intercepts of least squares of each row of ``y`` on ``x``."""
+    centred = x - x.mean()
+    slope = (y @ centred) / (centred @ centred)
+    return slope, y.mean(-1) - slope * x.mean()
+
+
+def line_of(scales: Shaped[np.ndarray, " scale"], fluctuations: Float[np.ndarray, " scale"]) -> Line:
+    """The line through the logarithms of both."""
+    x, y = np.log(scales), np.log(fluctuations)
+    slope, intercept = line(x, y)
+    residual = y - intercept - slope * x
+    return Line(float(slope), float(intercept), float(np.sqrt(np.mean(residual**2))))
+
+
+def power_law(
+    quantity: str,
+    estimator: str,
+    scales: Num[np.ndarray, " scale"],
+    sums: Float[np.ndarray, "unit scale"],
+    counts: Float[np.ndarray, "unit scale"],
+    *,
+    unit: str,
+    factor: float = 1.0,
+    shift: float = 0.0,
+    n_constant_windows: int = 0,
+    note: str = "",
+) -> Estimate:
+    """An estimate by ordinary least squares of logarithms, its interval by :func:`jackknife` over units."""
+    parts = Parts(sums, counts, partial(_slopes, np.log(scales), factor, shift), unit)
+    fluctuations = sums.sum(0) / counts.sum(0)
+    fit = line_of(scales, fluctuations)
+    value = shift + factor * fit.slope
+    interval, by = jackknife(parts, value)
+    return Estimate(
+        quantity,
+        estimator,
+        value,
+        interval,
+        by,
+        scales,
+        fluctuations,
+        fit,
+        factor,
+        shift,
+        parts,
+        n_constant_windows,
+        note=note,
+    )
+
+
+def jackknife(parts: Parts, value: float) -> tuple[tuple[float, float], str]:
+    """``value ± t · s`` with ``s² = (g - 1) / g · Σ (value without unit i - their mean)²``, and how it is called.
+
+    Student's t of ``g - 1`` degrees. Of stretches of one series, which are neighbours, it is a little
+    too narrow when memory is long. Nothing can be left out of one unit: the interval is then everything.
+
+    Tukey, "Bias and confidence in not quite large samples", Annals of Mathematical Statistics 29, 1958.
+    """
+    g = len(parts.sums)
+    if g < 2:
+        return (-np.inf, np.inf), f"nothing: one {parts.unit} only"
+    left = (parts.sums.sum(0) - parts.sums) / (parts.counts.sum(0) - parts.counts)
+    if not (left > 0).all():
+        return (-np.inf, np.inf), f"nothing: without one {parts.unit} a scale is empty"
+    without = parts.refit(left)
+    half = float(student.ppf(0.975, g - 1) * np.sqrt((g - 1) / g * ((without - without.mean()) ** 2).sum()))
+    plural = {"document": "documents", "stretch": "stretches"}[parts.unit]
+    return (value - half, value + half), f"jackknife over {g} {plural}"
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """Estimates of resampled documents or stretches, their 95 % interval by percentiles, and their spread."""
+
+    values: Float[np.ndarray, " draw"]
+    interval: tuple[float, float]
+    standard_deviation: float
+
+
+def bootstrap(estimate: Estimate, rng: np.random.Generator, *, draws: int = 400) -> Resampled:
+    """Draw documents (or stretches of one series) with replacement, as many as there are, and estimate anew.
+
+    Every draw is a resample of the units that the estimate was made of: neither the whole of them each
+    time, nor single values, which would destroy the dependence that is measured.
+
+    Künsch, Annals of Statistics 17, 1989, for stretches.
+
+    Raises
+    ------
+    ValueError
+        If the estimate is of one unit only, or draws are fewer than 100.
+    """
+    at_least("draws", draws, 100)
+    if estimate.parts is None or len(estimate.parts.sums) < 2:
+        raise ValueError(
+            f"{estimate.estimator} read one series whole; nothing can be drawn anew: give documents, or see .interval"
+        )
+    g = len(estimate.parts.sums)
+    times = rng.multinomial(g, np.full(g, 1 / g), size=draws).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = estimate.parts.refit(estimate.parts.means(times))
+    values = values[np.isfinite(values)]
+    if len(values) < 0.99 * draws:
+        raise ValueError(
+            f"only {len(values)} of {draws} draws hold something at every scale; take fewer or larger scales"
+        )
+    low, high = np.quantile(values, (0.025, 0.975))
+    return Resampled(values, (float(low), float(high)), float(values.std(ddof=1)))
+
+
+def local_slopes(estimate: Estimate) -> tuple[Float[np.ndarray, " step"], Float[np.ndarray, " step"]]:
+    """The exponent between each scale and the next, and the scale half-way in logarithm.
+
+    A power law has one exponent at all scales. Short memory falls towards ½ as scales grow, so one number
+    fitted across it is a number of the scales that were chosen.
+    """
+    x, y = np.log(estimate.scales), np.log(estimate.fluctuations)
+    return np.exp((x[1:] + x[:-1]) / 2), estimate.shift + estimate.factor * np.diff(y) / np.diff(x)
+
+
+def _slopes(
+    x: Float[np.ndarray, " scale"], factor: float, shift: float, means: Float[np.ndarray, "draw scale"]
+) -> Float[np.ndarray, " draw"]:
+    return shift + factor * line(x, np.log(means))[0]
