@@ -14,6 +14,34 @@ from nextlens.models.batch import Batch
 from nextlens.models.transformer_config import TransformerConfig
 
 
+class Past:
+    """Keys and values of one layer for the tokens read so far, in room for ``length`` of them.
+
+    Parameters
+    ----------
+    n_sequences, n_heads, length, d_head : int
+    like : Tensor
+        Gives device and precision.
+    """
+
+    def __init__(self, n_sequences: int, n_heads: int, length: int, d_head: int, like: Tensor) -> None:
+        self.k = like.new_empty(n_sequences, n_heads, length, d_head)
+        self.v = torch.empty_like(self.k)
+        self.read = 0
+
+    def append(
+        self, k: Float[Tensor, "batch head new d_head"], v: Float[Tensor, "batch head new d_head"]
+    ) -> tuple[Float[Tensor, "batch head total d_head"], Float[Tensor, "batch head total d_head"]]:
+        """All keys and values, the new ones among them."""
+        start, self.read = self.read, self.read + k.shape[2]
+        self.k[:, :, start : self.read], self.v[:, :, start : self.read] = k, v
+        return self.k[:, :, : self.read], self.v[:, :, : self.read]
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all sequences but these."""
+        self.k, self.v = self.k[rows], self.v[rows]
+
+
 class Attention(nn.Module):
     """Multi-head attention with learned-absolute, rotary, no, or relative positions.
 
@@ -96,6 +124,22 @@ class Attention(nn.Module):
                 q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
                 z = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None).transpose(1, 2)
         return torch.addmm(self.b_O, z.reshape(len(x), -1), self.W_O.flatten(0, 1))
+
+    def extended(
+        self, x: Float[Tensor, "batch new width"], positions: Int[Tensor, "batch new"], past: Past
+    ) -> Float[Tensor, "batch new width"]:
+        """What :meth:`fused` gives for new tokens behind those whose keys and values are in ``past``, which grows."""
+        heads, head = self.config.n_heads, self.config.d_head
+        weight = torch.cat([self.W_Q, self.W_K, self.W_V]).transpose(0, 1).reshape(x.shape[-1], -1)
+        qkv = x @ weight + torch.cat([self.b_Q, self.b_K, self.b_V]).flatten()
+        q, k, v = qkv.view(*x.shape[:2], 3, heads, head).unbind(2)
+        if self.config.positions == "rotary":
+            q, k = self.rotate(q, positions), self.rotate(k, positions)
+        k, v = past.append(k.transpose(1, 2), v.transpose(1, 2))
+        new, total = x.shape[1], k.shape[2]
+        mask = None if new == 1 else causal(total, x.device)[total - new :]
+        z = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, mask)
+        return z.transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1) + self.b_O
 
     def mix_tree(self, qkv: Float[Tensor, "node three_heads"], batch: Batch) -> Float[Tensor, "node head d_head"]:
         """Each node looks along its own lineage."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
-from nextlens.models.attention import Attention
+from nextlens.models.attention import Attention, Past
 from nextlens.models.batch import Batch, refuse_out_of_range
 from nextlens.models.bridge import native_bridge, native_state
 from nextlens.models.hooked_module import HookedModule, Table
@@ -58,7 +58,7 @@ class Normalisation(nn.Module):
         scale = self.hook_scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
         return self.hook_normalized(x / scale * self.w + (self.b if self.kind == "LayerNorm" else 0.0))
 
-    def fused(self, x: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
+    def fused(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         if self.kind == "LayerNorm":
             return F.layer_norm(x, self.shape, self.w, self.b, self.eps)
         return F.rms_norm(x, self.shape, self.w, self.eps) if self.kind == "RMSNorm" else x
@@ -133,6 +133,16 @@ class Block(nn.Module):
         self, x: Float[Tensor, "row width"], batch: Batch, positions: Int[Tensor, "one_or_batch time"]
     ) -> Float[Tensor, "row width"]:
         out = self.attn.fused(self.ln1.fused(x), batch, positions)
+        return self._rest(x, out)
+
+    def extended(
+        self, x: Float[Tensor, "batch new width"], positions: Int[Tensor, "batch new"], past: Past
+    ) -> Float[Tensor, "batch new width"]:
+        out = self.attn.extended(self.ln1.fused(x), positions, past)
+        return self._rest(x.flatten(0, 1), out.flatten(0, 1)).view(x.shape)
+
+    def _rest(self, x: Float[Tensor, "row width"], out: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
+        """Attention's output put in, and the MLP."""
         x = x + (self.ln1_post.fused(out) if self.post else out)
         if self.has_mlp:
             out = self.mlp.fused(self.ln2.fused(x))
@@ -238,6 +248,34 @@ class Transformer(HookedModule):
         if batch.tree is not None and any(self._hooks_of_ends):
             batch = batch.with_(tree=None)
         return self._fused(batch, positions)
+
+    def past(self, n_sequences: int, length: int) -> list[Past]:
+        """Room for the keys and values of ``length`` tokens, layer by layer: see :meth:`extended`."""
+        config = self.config
+        return [Past(n_sequences, config.n_heads, length, config.d_head, self.embed.W_E) for _ in self.blocks]
+
+    @torch.no_grad()
+    def extended(
+        self, tokens: Int[Tensor, "batch new"], positions: Int[Tensor, "batch new"], past: list[Past]
+    ) -> Float[Tensor, "batch vocab"]:
+        """Logits after the last of the new tokens, each read once; ``past`` grows by them.
+
+        Plain causal reading, no hooks, no gradient.
+
+        Raises
+        ------
+        ValueError
+            If positions are relative (their tables have no such path), or one is not below ``n_ctx``.
+        """
+        if self.config.positions == "relative":
+            raise ValueError("positions='relative' is read whole; this model keeps no keys and values")
+        refuse_out_of_range("positions", positions, self.config.n_ctx, limit_name="n_ctx")
+        x = F.embedding(tokens, self.embed.W_E)
+        if self.config.positions == "learned":
+            x = x + F.embedding(positions, self.pos_embed.W_pos)
+        for block, keys_and_values in zip(self.blocks, past, strict=True):
+            x = block.extended(x, positions, keys_and_values)
+        return self.ln_final.fused(x[:, -1]) @ self.unembed.W_U
 
     def _named(self, batch: Batch, positions: Int[Tensor, "one_or_batch time"]) -> Float[Tensor, "batch time vocab"]:
         x = self.hook_embed(F.embedding(batch.tokens, self.embed.W_E))
