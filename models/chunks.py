@@ -68,7 +68,8 @@ def passing(
     Raises
     ------
     ValueError
-        If a site was never reached, or a value is finite and beyond float16.
+        If a site was never reached or gives values of another shape than its layout, or a value is finite
+        and beyond float16.
     """
     device = device_of(model, part)
     last = max(names.values(), key=model.sites.index)
@@ -87,11 +88,39 @@ def passing(
     for site, name in names.items():
         if site not in seen:
             raise ValueError(f"site={site!r} was not reached when the model ran")
-        value = seen.pop(site)
-        value = value.expand(len(part), *value.shape[1:])
+        value = _laid_out(site, seen.pop(site), layout_of(name), part)
         dims = layout_of(name) if keep is None else ("sample", *layout_of(name)[2:])
         found[site] = _variable(site, dims, value if keep is None else value[keep.to(device)], dtype)
-    return found
+    return _told_apart(found)
+
+
+def _laid_out(site: str, value: Tensor, layout: tuple[str, ...], part: Batch) -> Tensor:
+    """``value``, with a row for each sequence even where one serves them all."""
+    n, time = part.tokens.shape
+    known = {"sequence": (1, n), "position": (time,)}
+    fits = all(size in known.get(axis, (size,)) for axis, size in zip(layout, value.shape, strict=False))
+    if value.ndim != len(layout) or not fits:
+        raise ValueError(
+            f"site={site!r} gives values of shape {tuple(value.shape)} for {n} sequences of {time}; "
+            f"they must be ({', '.join(layout)})"
+        )
+    return value.expand(n, *value.shape[1:])
+
+
+def _told_apart(found: Mapping[str, xr.Variable]) -> dict[str, xr.Variable]:
+    """Axes of one name have one size: the longest keeps the name, a shorter one is called after its size too."""
+    longest: dict[str, int] = {}
+    for values in found.values():
+        for axis, size in values.sizes.items():
+            longest[axis] = max(size, longest.get(axis, 0))
+    return {
+        site: xr.Variable(
+            [axis if size == longest[axis] else f"{axis}_{size}" for axis, size in values.sizes.items()],
+            values.data,
+            values.attrs,
+        )
+        for site, values in found.items()
+    }
 
 
 def _variable(site: str, dims: tuple[str, ...], value: Tensor, dtype: str | None) -> xr.Variable:

@@ -88,16 +88,18 @@ def record(
     xarray.Dataset
         One variable a site, under the name given. Dims (sequence, position, feature); for heads
         (sequence, position, head, head_feature), for MLPs (sequence, position, neuron), for patterns
-        (sequence, head, position, looked_at). With ``where``, one dim ``sample`` in place of the
-        first two. Coordinates: ``sequence``, ``position``, ``token``, and ``prefix``, a
+        (sequence, head, position, looked_at). If sites have dims of one name and several sizes, such as
+        queries and the fewer keys that groups of them share, the largest keeps the name and the others
+        have their size in it: ``head`` and ``head_3``. With ``where``, one dim ``sample`` in place of
+        the first two. Coordinates: ``sequence``, ``position``, ``token``, and ``prefix``, a
         number that is equal exactly where equal tokens have been read. With ``path``, mapped from disk
         as :func:`~nextlens.models.stored_recording.open_recording` does.
 
     Raises
     ------
     ValueError
-        If a site does not exist (the nearest ones are named) or was never reached, ``where`` is of
-        another shape or keeps nothing, ``chunk`` is below 1, a value is beyond float16, or ``path``
+        If a site does not exist (the nearest ones are named), was never reached or is not laid out by
+        sequence and position, ``where`` is of another shape or keeps nothing, ``chunk`` is below 1, a value is beyond float16, or ``path``
         holds the recording of another model, of other sites or of another batch (what differs is named).
     OSError
         If ``path`` cannot be written to, or another process is writing there.
@@ -152,6 +154,7 @@ def _in_memory(
                 whole[site] = xr.Variable(values.dims, np.empty((rows, *values.shape[1:]), values.dtype), values.attrs)
             whole[site].data[filled : filled + len(values)] = values.data
         filled += len(values)
+        del found, values
     return xr.Dataset(whole, coords=_coordinates(batch, keep))
 
 

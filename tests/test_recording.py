@@ -10,9 +10,12 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from nextlens.models.batch import Batch
 from nextlens.models.bridge import Bridged
+from nextlens.models.checkpoints import load
 from nextlens.models.objectives.next_token import next_token
 from nextlens.models.processes import golden_mean, mess3, rrxor
 from nextlens.models.recording import beliefs, labelled, record, surprisal
@@ -72,6 +75,51 @@ def test_a_pattern_is_laid_out_by_who_looks_and_what_is_looked_at(site):
     ahead = np.triu(np.ones((5, 5), bool), 1)
     unseen = 0 if site.endswith("pattern") else -np.inf
     assert (found.values[..., ahead] == unseen).all()
+
+
+class Widening(nn.Module):
+    """Sites of two widths, and one without positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.widen, self.said = nn.Embedding(3, 4), nn.Linear(4, 6), nn.Linear(6, 3)
+        self.whole = nn.Identity()
+
+    def forward(self, tokens):
+        wide = self.widen(self.embed(tokens))
+        self.whole(wide[:, 0])
+        return self.said(wide)
+
+
+@pytest.mark.parametrize("kept", ["in memory", "on disk"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_axes_of_one_name_and_several_sizes_are_told_apart(kept, order, tmp_path):
+    shape = {"vocab_size": 3, "hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1}
+    grouped = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=2))
+    cases = {
+        load(grouped): {
+            "blocks.0.attn.q": ("head", "head_feature"),
+            "blocks.0.attn.k": ("head_2", "head_feature"),
+            "blocks.0.attn.v": ("head_2", "head_feature"),
+            "blocks.0.attn.z": ("head", "head_feature"),
+        },
+        load(Widening(), sites={"embed": "embed", "wide": "widen"}): {"embed": ("feature_4",), "wide": ("feature",)},
+    }
+    for i, (model, expected) in enumerate(cases.items()):
+        sites = list(expected)[::order]
+        found = record(model, BATCH, sites, path=None if kept == "in memory" else tmp_path / str(i))
+        assert {site: found[site].dims[2:] for site in sites} == expected
+        with model.watched(*sites) as seen, torch.no_grad():
+            model(BATCH)
+        for site in sites:
+            np.testing.assert_allclose(found[site].values, seen[site].numpy(), atol=1e-6)
+
+
+def test_a_site_without_positions_is_refused():
+    model = load(Widening(), sites={"whole": "whole"})
+    message = r"site='whole' gives values of shape \(7, 6\) for 7 sequences of 5; .*\(sequence, position, feature\)"
+    with pytest.raises(ValueError, match=message):
+        record(model, BATCH, ["whole"])
 
 
 @pytest.mark.parametrize("model", [ROTARY, GATED])
