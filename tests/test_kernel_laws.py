@@ -14,6 +14,7 @@ from nextlens.models.batch import Batch
 from nextlens.models.bridge import Bridged
 from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.hugging_face import wrapped
+from nextlens.models.induction import ExactInduction, InfiniGram, SuffixArray
 from nextlens.models.induction.gim import GIM
 from nextlens.models.kernel import Kernel
 from nextlens.models.objectives.next_token import next_token, weighted_mean
@@ -111,6 +112,10 @@ KERNELS = {
     "mess3": (mess3(), 5),
     "rrxor": (rrxor(), 9),
     "golden mean": (golden_mean(), 6),
+    "infini-gram": (InfiniGram(SuffixArray.build([[0, 1, 2, 0, 1, 1], [2, 0, 0]], 3)), 5),
+    "infini-gram, ends": (InfiniGram(SuffixArray.build([[0, 1, 0, 1, 1], [1], [1, 0]], 3), end=2), 5),
+    "exact induction": (ExactInduction(3), 5),
+    "exact induction, window": (ExactInduction(3, window=3, floor=0.1), 5),
     "GIM": (GIM(*REFERENCE_PARTS, threshold=2), 5),
 }
 every_kernel = pytest.mark.parametrize("name", KERNELS)
