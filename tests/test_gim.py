@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextlens.models.batch import Batch
-from nextlens.models.induction.gim import GIM, SOURCES, Answers, Threshold
+from nextlens.models.induction.answers import SOURCES, Answers, Threshold
+from nextlens.models.induction.gim import GIM
 from nextlens.models.induction.votes import Matcher, Votes
 from nextlens.models.kernel import Kernel
 from tests.reference_matchers import SlowInduction, SlowInfiniGram, SlowSimilar

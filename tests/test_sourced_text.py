@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nextlens.models.induction.gim import GIM, SOURCES, Answers
+from nextlens.models.induction.answers import SOURCES, Answers
+from nextlens.models.induction.gim import GIM
 from nextlens.models.induction.scores import score_votes
 from nextlens.models.induction.threshold import choose_threshold
 from nextlens.models.tasks.sourced_text import (

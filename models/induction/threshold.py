@@ -10,8 +10,9 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from nextlens.models.arguments import at_least, one_of
+from nextlens.models.induction.answers import CONTEXT, CORPUS, SIMILAR, Answers, Threshold
 from nextlens.models.induction.document_bootstrap import document_means, interval_95
-from nextlens.models.induction.gim import CONTEXT, CORPUS, GIM, SIMILAR, Answers, Threshold
+from nextlens.models.induction.gim import GIM
 from nextlens.models.induction.scores import bits, score_votes
 
 #: No threshold above this is tried unless asked for.
