@@ -129,7 +129,7 @@ class Batch:
     def __getitem__(self, rows: slice) -> Batch:
         """Some of the sequences; the tree, if there is one, is not carried over."""
         parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tree"}
-        return Batch(**{name: None if part is None else part[rows] for name, part in parts.items()})
+        return type(self)(**{name: None if part is None else part[rows] for name, part in parts.items()})
 
     def with_(self, **changes: Tensor | PrefixTree | None) -> Batch:
         """A copy with some fields replaced, checked as at birth.
@@ -159,7 +159,7 @@ class Batch:
         """A copy on another device."""
         tree = self.tree and PrefixTree(*(getattr(self.tree, f.name).to(device) for f in fields(self.tree)))
         moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tree"}
-        return Batch(**{k: None if v is None else v.to(device) for k, v in moved.items()}, tree=tree)
+        return type(self)(**{k: None if v is None else v.to(device) for k, v in moved.items()}, tree=tree)
 
 
 def _fits(tree: PrefixTree, tokens: Int[Tensor, "batch time"]) -> bool:
