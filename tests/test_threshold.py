@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextlens.models.induction.document_bootstrap import document_means, interval_95
 from nextlens.models.induction.answers import Threshold
+from nextlens.models.induction.document_bootstrap import document_means, interval_95
 from nextlens.models.induction.gim import GIM
 from nextlens.models.induction.scores import best_floor, bits, score_laws, score_votes
 from nextlens.models.induction.threshold import choose_threshold, fit_threshold
