@@ -15,7 +15,11 @@ from nextlens.models.bridge import Bridged
 from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.hugging_face import wrapped
 from nextlens.models.induction import ExactInduction, InfiniGram, SuffixArray
+from nextlens.models.induction.context_features import BeliefFeatures, LawFeatures, ResidualFeatures
+from nextlens.models.induction.fuzzy import FuzzyInduction
 from nextlens.models.induction.gim import GIM
+from nextlens.models.induction.matching_model import MatchingConfig, MatchingModel
+from nextlens.models.induction.window_features import WindowFeatures
 from nextlens.models.kernel import Kernel
 from nextlens.models.objectives.next_token import next_token, weighted_mean
 from nextlens.models.prefixes import PrefixTree
@@ -106,6 +110,10 @@ REFERENCE_PARTS = (
     SlowSimilar(lambda tokens: np.eye(3)[tokens] + 0.2, 3),
 )
 
+#: Matchers look through these: windows shorter than the words, and a model that reads them in chunks.
+MATCHING = MatchingModel(MatchingConfig(n_tokens=3, n_out=4, n_layers=1, n_heads=2, d_model=8, reach=1, n_ctx=2))
+LITTLE = Transformer(replace(SMALL, n_layers=1, n_ctx=2))
+
 #: Every kernel, and the length of the words that it is tried on. A new one joins by its line.
 KERNELS = {
     **{name: (model, 5) for name, model in HOOKED.items()},
@@ -116,6 +124,10 @@ KERNELS = {
     "infini-gram, ends": (InfiniGram(SuffixArray.build([[0, 1, 0, 1, 1], [1], [1, 0]], 3), end=2), 5),
     "exact induction": (ExactInduction(3), 5),
     "exact induction, window": (ExactInduction(3, window=3, floor=0.1), 5),
+    "fuzzy induction, matching model": (FuzzyInduction(WindowFeatures(MATCHING)), 3),
+    "fuzzy induction, residual stream": (FuzzyInduction(ResidualFeatures(LITTLE, "blocks.0.resid_post")), 3),
+    "fuzzy induction, laws": (FuzzyInduction(LawFeatures(LITTLE), distance="jeffreys", floor=0.1), 3),
+    "fuzzy induction, beliefs": (FuzzyInduction(BeliefFeatures(mess3()), window=3), 3),
     "GIM": (GIM(*REFERENCE_PARTS, threshold=2), 5),
 }
 every_kernel = pytest.mark.parametrize("name", KERNELS)
