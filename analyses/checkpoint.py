@@ -213,7 +213,10 @@ def report(
     at_least("most_tokens", most_tokens, 2)
     described_model = described(model, name)
     words = words_of(model, text, vocabulary=vocabulary, process=process, source=source, most_tokens=most_tokens)
-    window = min(context_of(model) or LONGEST_WINDOW, LONGEST_WINDOW) if window is None else window
+    context = context_of(model)
+    window = min(context or LONGEST_WINDOW, LONGEST_WINDOW) if window is None else window
+    if context is not None and window > context:
+        raise ValueError(f"window={window} must be at most {context}, the context of the model")
     reading = Reading(words.tokens, window, max(1, window // 2) if stride is None else stride)
     with _evaluating(model):
         numbers, one, geometry = _measured(model, words, reading, process, progress)

@@ -54,7 +54,10 @@ def checkpoint(
     text = None if text_file is None else read_text(text_file)
     name = path.resolve().stem if path.is_file() else path.resolve().name
     folder = out or Path("results") / f"checkpoint-{name}"
-    model = checkpoints.load(path, device=device)
+    try:
+        model = checkpoints.load(path, device=device)
+    except ImportError as missing:
+        raise click.ClickException(str(missing)) from missing
     own_folder(folder)
     found = report(
         model,

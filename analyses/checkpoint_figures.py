@@ -9,7 +9,7 @@ import numpy as np
 
 from nextlens.analyses.belief_geometry import BeliefGeometry
 from nextlens.analyses.displays.curves import CurvesDisplay
-from nextlens.analyses.displays.head_map import HeadMapDisplay
+from nextlens.analyses.displays.heads import HeadsDisplay
 from nextlens.analyses.displays.layers import LayersDisplay, short_site
 from nextlens.analyses.displays.simplex import SimplexDisplay
 
@@ -168,14 +168,15 @@ def ahead_display(numbers: Mapping[str, Any]) -> CurvesDisplay:
     )
 
 
-def heads_display(numbers: Mapping[str, Any], score: str) -> HeadMapDisplay:
-    """One score of every head."""
+def heads_display(numbers: Mapping[str, Any], score: str) -> HeadsDisplay:
+    """One score of every head; those at the threshold or above it are framed."""
     found = numbers["heads"]
-    return HeadMapDisplay(
-        scores=found["scores"][score],
-        quantity=score,
-        threshold=found["thresholds"][score],
-        chance=found["chance"][score],
+    values, layers = np.asarray(found["scores"][score]), found["layers"]
+    return HeadsDisplay(
+        scores={score: values},
+        chance={score: found["chance"][score]},
+        marked=[(layers[i], int(j)) for i, j in np.argwhere(values >= found["thresholds"][score])],
+        layers=layers,
     )
 
 

@@ -24,16 +24,15 @@ def head_section(model: Hooked, context: int | None, first: int | None) -> dict[
         return {"left_out": f"a context of {context} tokens does not hold {2 * LEAST_BLOCK} tokens"}
     try:
         draws = [
-            head_scores(model, block=block, n_sequences=SEQUENCES, first=first, rng=np.random.default_rng(seed))
-            for seed in range(DRAWS)
+            head_scores(model, block=block, n_sequences=SEQUENCES, first=first, scores=SHOWN, rng=rng)
+            for rng in map(np.random.default_rng, range(DRAWS))
         ]
     except ValueError as error:
         return {"left_out": str(error)}
     one = draws[0]
-    names = [name for name in SHOWN if name in one.score.values]
-    values = np.stack([draw.value.sel(score=names).values for draw in draws])
-    mean, half = student_interval(values)
-    chance = np.mean([draw.chance.sel(score=names).values for draw in draws], axis=0)
+    names = one.score.values.tolist()
+    mean, half = student_interval(np.stack([draw.value.values for draw in draws]))
+    chance = np.mean([draw.chance.values for draw in draws], axis=0)
     thresholds = np.maximum(FOUND, 2 * chance)
     layers = one.layer.values.tolist()
     return {

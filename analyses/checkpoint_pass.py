@@ -204,14 +204,19 @@ class _Lens:
                 self._hold_to({site: values[rows] for site, values in stream.items()}, p, own, targets)
 
     def _hold_to(self, stream: Mapping[str, Tensor], p: Tensor, own: Tensor, targets: Tensor) -> None:
-        found = []
-        for values in stream.values():
+        """As many sites at a time as there is room for: the model goes on anew for each of these turns."""
+        found, sites = [], list(stream.values())
+        at_a_time = max(1, CELLS // (2 * p.numel()))
+        for start in range(0, len(sites), at_a_time):
+            some = sites[start : start + at_a_time]
             try:
-                q = finished(self.model, self.sites[-1], values).float().log_softmax(-1)
+                laws = finished(self.model, self.sites[-1], torch.cat(some)).float().log_softmax(-1)
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
                 self.missing = str(error).splitlines()[0]
                 return
-            found.append((_bits(own - (p * q.clamp(min=LEAST_LOG)).sum(-1)), _bits(-q.gather(1, targets)[:, 0])))
+            for q in laws.split(len(p)):
+                apart = own - (p * q.clamp(min=LEAST_LOG)).sum(-1)
+                found.append((_bits(apart), _bits(-q.gather(1, targets)[:, 0])))
         self.pairs.append(np.array(found))
         if not np.abs(self.pairs[-1][-1, 0]).max() < SAME_LAW:
             self.missing = "what the model says from its last residual stream is not what it says"

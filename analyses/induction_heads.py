@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nextlens.analyses.head_weights import HeadWeights, head_weights
-from nextlens.models.arguments import at_least, between
+from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.batch import Batch
 from nextlens.models.hooked import Hooked
 from nextlens.models.objectives.next_token import next_token
@@ -44,6 +44,9 @@ CHANCE: dict[str, Callable[[int], float]] = {
     "QK through previous-token head": lambda n_tokens: 0.0,
 }
 
+#: All of them; those after copying are of circuits from tokens to tokens, and of weights alone.
+SCORES = (*PATTERN_SCORES, *CHANCE)
+
 #: Of a larger vocabulary as many tokens are drawn, for sequences and circuits alike.
 MOST_TOKENS = 4096
 #: Rows of the OV circuit that are looked at one by one.
@@ -59,6 +62,7 @@ def head_scores(
     block: int = 24,
     n_sequences: int = 8,
     first: int | None = None,
+    scores: Sequence[str] = SCORES,
     rng: np.random.Generator,
 ) -> xr.Dataset:
     """Scores of every head on random tokens said twice, beside what chance gives.
@@ -79,6 +83,8 @@ def head_scores(
     first : int, optional
         A token to begin every sequence with, such as a beginning-of-text token; it counts in no score
         but as something to look at.
+    scores : sequence of str
+        Which of :data:`SCORES`; those of circuits take most of the time of a large model.
     rng : numpy.random.Generator
 
     Returns
@@ -91,8 +97,10 @@ def head_scores(
     ------
     ValueError
         If the model has no attention patterns or not equally many heads in each layer, ``block`` is below
-        2, ``n_sequences`` below 1 or ``first`` no token; also as the model does.
+        2, ``n_sequences`` below 1, ``first`` no token or ``scores`` none; also as the model does.
     """
+    wanted = [one_of("scores", name, SCORES) for name in scores]
+    at_least("how many scores", len(wanted), 1)
     at_least("block", block, 2)
     at_least("n_sequences", n_sequences, 1)
     if first is not None:
@@ -108,14 +116,12 @@ def head_scores(
     values = {n: [attention.attention_to(one, k) for one in looked] for n, k in zip(PATTERN_SCORES, keys, strict=True)}
     even = attention.uniform_causal(*tokens.shape)
     chance = {n: float(attention.attention_to(even, k)[0]) for n, k in zip(PATTERN_SCORES, keys, strict=True)}
-    weights = [head_weights(model, layer, known) for layer in layers]
-    if all(one is not None for one in weights):
-        outputs = [seen[layer, "z"] for layer in layers]
-        values["copying"] = [
-            attention.copying(one, places, here.raised(z))
-            for one, here, z in zip(looked, weights, outputs, strict=True)
-        ]
-        values |= _circuit_scores(weights, values["previous token"])
+    if set(wanted) - set(PATTERN_SCORES):
+        weights = [head_weights(model, layer, known) for layer in layers]
+        if all(one is not None for one in weights):
+            outputs = [seen[layer, "z"] for layer in layers]
+            values |= _weight_scores(weights, wanted, places, looked, outputs, values["previous token"])
+    values = {name: values[name] for name in wanted if name in values}
     return xr.Dataset(
         {
             "value": (("score", "layer", "head"), np.array(list(values.values()), dtype=float)),
@@ -152,6 +158,26 @@ def attention_values(
     with model.watched(*sites.values()) as seen:
         model(batch.to(device_of(model, batch)))
     return {key: seen[site] for key, site in sites.items()}
+
+
+def _weight_scores(
+    weights: Sequence[HeadWeights],
+    wanted: Sequence[str],
+    places: Int[np.ndarray, "sequence position"],
+    patterns: Sequence[Float[np.ndarray, "sequence head query key"]],
+    outputs: Sequence[Tensor],
+    previous: Sequence[Float[np.ndarray, " head"]],
+) -> dict[str, list[Float[np.ndarray, " head"]]]:
+    """Copying and the scores of circuits, as far as they are wanted, each a list over layers."""
+    found = {}
+    if "copying" in wanted:
+        found["copying"] = [
+            attention.copying(pattern, places, one.raised(z))
+            for pattern, one, z in zip(patterns, weights, outputs, strict=True)
+        ]
+    if set(wanted) - {*PATTERN_SCORES, "copying"}:
+        found |= _circuit_scores(weights, previous)
+    return found
 
 
 def _circuit_scores(

@@ -14,7 +14,9 @@ import numpy as np
 from jaxtyping import Float
 
 from nextlens.analyses.displays import style
-from nextlens.analyses.displays.heads import AblationDisplay, HeadsDisplay, PhaseChangeDisplay
+from nextlens.analyses.displays.ablation import AblationDisplay
+from nextlens.analyses.displays.heads import HeadsDisplay
+from nextlens.analyses.displays.phase_change import PhaseChangeDisplay
 from nextlens.analyses.head_ablation import ABLATIONS
 from nextlens.analyses.induction_heads import FOUND, found_heads, in_context_gain, in_context_score
 from nextlens.analyses.induction_training import (

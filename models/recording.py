@@ -99,8 +99,9 @@ def record(
     ------
     ValueError
         If a site does not exist (the nearest ones are named), was never reached or is not laid out by
-        sequence and position, ``where`` is of another shape or keeps nothing, ``chunk`` is below 1, a value is beyond float16, or ``path``
-        holds the recording of another model, of other sites or of another batch (what differs is named).
+        sequence and position, ``where`` is of another shape or keeps nothing, ``chunk`` is below 1, a
+        value is beyond float16, or ``path`` holds the recording of another model, of other sites or of
+        another batch (what differs is named).
     OSError
         If ``path`` cannot be written to, or another process is writing there.
     """

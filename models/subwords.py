@@ -78,7 +78,7 @@ class Subwords:
         """
         return write_whole(path, self.tokenizer.to_str(pretty=True).encode())
 
-    @property
+    @cached_property
     def n_tokens(self) -> int:
         """One more than the largest token."""
         return 1 + max(self._numbers)

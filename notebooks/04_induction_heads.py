@@ -25,7 +25,9 @@ from functools import partial
 import numpy as np
 import torch
 
-from nextlens.analyses.displays.heads import AblationDisplay, HeadsDisplay, PhaseChangeDisplay
+from nextlens.analyses.displays.ablation import AblationDisplay
+from nextlens.analyses.displays.heads import HeadsDisplay
+from nextlens.analyses.displays.phase_change import PhaseChangeDisplay
 from nextlens.analyses.head_ablation import head_ablation
 from nextlens.analyses.induction_heads import (
     found_heads,

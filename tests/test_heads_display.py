@@ -8,7 +8,9 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from nextlens.analyses.displays import style
-from nextlens.analyses.displays.heads import AblationDisplay, HeadsDisplay, PhaseChangeDisplay
+from nextlens.analyses.displays.ablation import AblationDisplay
+from nextlens.analyses.displays.heads import HeadsDisplay
+from nextlens.analyses.displays.phase_change import PhaseChangeDisplay
 
 SCORES = {"prefix matching": [[0.1, 0.2], [0.9, 0.0]], "OV eigenvalues": [[-0.5, 0.2], [1.0, 0.3]]}
 STEPS = np.arange(0, 50, 10)

@@ -194,6 +194,18 @@ def test_weights_that_are_not_known_are_left_out():
     assert found.score.values.tolist() == ["prefix matching", "previous token", "duplicate token"]
 
 
+@pytest.mark.parametrize("chosen", [["prefix matching"], ["copying", "previous token"], ["QK eigenvalues"]])
+def test_scores_that_are_chosen_are_the_same_and_no_others_are_there(made, scores, chosen):
+    found = head_scores(made, block=12, scores=chosen, rng=np.random.default_rng(0))
+    assert found.score.values.tolist() == chosen
+    xr.testing.assert_identical(found, scores.sel(score=chosen))
+
+
+def test_circuits_are_not_made_where_patterns_are_asked_for(made, monkeypatch):
+    monkeypatch.setattr("nextlens.analyses.induction_heads.head_weights", None)
+    assert head_scores(made, scores=["previous token"], block=4, rng=np.random.default_rng(0)).sizes["score"] == 1
+
+
 def test_a_model_without_attention_is_refused():
     network = Recurrent(RecurrentConfig(n_tokens=3, kind="GRU", d_model=8))
     with pytest.raises(ValueError, match=r"no site blocks\.i\.attn\.hook_pattern"):
@@ -206,6 +218,8 @@ def test_a_model_without_attention_is_refused():
         ({"block": 1}, "block=1 must be at least 2"),
         ({"n_sequences": 0}, "n_sequences=0 must be at least 1"),
         ({"block": 13}, "n_ctx=24"),
+        ({"scores": ["prefix"]}, r"scores='prefix' is not one of 10 choices; did you mean 'prefix matching'"),
+        ({"scores": []}, "how many scores=0 must be at least 1"),
         ({"first": 11}, "first=11 must lie between 0 and 10"),
     ],
 )

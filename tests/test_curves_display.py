@@ -1,4 +1,4 @@
-"""Curves and maps of heads keep their numbers, refuse wrong ones by name, and draw what they hold."""
+"""Curves keep their numbers, refuse wrong ones by name, and draw what they hold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from nextlens.analyses.displays.curves import CurvesDisplay
-from nextlens.analyses.displays.head_map import HeadMapDisplay
 
 
 @pytest.fixture(autouse=True)
@@ -64,13 +63,3 @@ def test_short_ranges_of_powers_are_written_as_numbers():
 def test_curves_refuse_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         CurvesDisplay(**{"along": [1.0, 2.0], "values": {"a": [1.0, 2.0]}} | changes)
-
-
-def test_a_map_holds_every_head_and_outlines_those_above_the_threshold():
-    scores = np.array([[0.1, 0.9], [0.4, 0.2], [0.0, 0.5]])
-    display = HeadMapDisplay(scores=scores, threshold=0.4, chance=0.05).plot()
-    np.testing.assert_array_equal(display.image_.get_array(), scores)
-    assert [patch.get_xy() for patch in display.ax_.patches] == [(0.5, -0.5), (-0.5, 0.5), (0.5, 1.5)]
-    assert not HeadMapDisplay(scores=scores).plot().ax_.patches
-    with pytest.raises(ValueError, match=r"scores\[0, 1\]=inf must be a finite number"):
-        HeadMapDisplay(scores=[[0.0, np.inf]])
