@@ -55,22 +55,24 @@ class WindowFeatures(Features):
 
     def __call__(self, tokens: Int[np.ndarray, " time"]) -> Float[Tensor, "time width"]:
         """Of every prefix of ``tokens``."""
-        opening = self._encoded(tokens[None, : self.window])[0]
+        opening = tokens[None, : self.window]
         if len(tokens) <= self.window:
-            return opening
-        return torch.cat([opening, self._of_windows(np.lib.stride_tricks.sliding_window_view(tokens, self.window)[1:])])
+            return self._encoded(opening)[0]
+        return self._after(opening, np.lib.stride_tricks.sliding_window_view(tokens, self.window)[1:])
 
     def last(self, tokens: Int[np.ndarray, " time"]) -> Float[Tensor, " width"]:
         """Of the last window alone."""
         window = tokens[None, -self.window :]
-        return self._of_windows(window)[0] if window.size == self.window else self._encoded(window)[0, -1]
+        return self._encoded(window)[0, -1] if window.size < self.window else self._after(window[:0], window)[0]
 
     def weights(self) -> Iterator[Tensor]:
         """Those of the model."""
         return self.model.parameters() if isinstance(self.model, MatchingModel) else self.model.weights()
 
-    def _of_windows(self, windows: Int[np.ndarray, "some window"]) -> Float[Tensor, "some width"]:
-        """The last feature of each, encoded where it is not remembered."""
+    def _after(
+        self, opening: Int[np.ndarray, "one_or_none window"], windows: Int[np.ndarray, "some window"]
+    ) -> Float[Tensor, "time width"]:
+        """Every position of the opening, then the last of each window; those not remembered are encoded with it."""
         names = [window.tobytes() for window in windows.astype(np.int32 if self.n_tokens <= 2**31 else np.int64)]
         if self._made_with != self._state_of_weights():
             self._forget()
@@ -78,12 +80,17 @@ class WindowFeatures(Features):
         if len(self._place) + len(new) > self.remembered:
             self._forget()
             new = {name: place for place, name in enumerate(names)}
-        places = np.fromiter(new.values(), np.int64, len(new))
+        unread = np.concatenate([opening, windows[np.fromiter(new.values(), np.int64, len(new))]])
         at_a_time = max(1, POSITIONS_AT_A_TIME // self.window)
-        for first in range(0, len(places), at_a_time):
-            self._table.append(self._encoded(windows[places[first : first + at_a_time]])[:, -1])
+        read = []
+        for first in range(0, len(unread), at_a_time):
+            encoded = self._encoded(unread[first : first + at_a_time])
+            if first == 0:
+                read.append(encoded[: len(opening)].flatten(0, 1))
+            self._table.append(encoded[len(opening) if first == 0 else 0 :, -1])
         self._place.update(zip(new, range(len(self._place), len(self._place) + len(new)), strict=True))
-        return self._table.rows()[[self._place[name] for name in names]]
+        rows = np.fromiter((self._place[name] for name in names), np.int64, len(names))
+        return torch.cat([*read, self._table.rows()[torch.from_numpy(rows)]])
 
     @torch.no_grad()
     def _encoded(self, windows: Int[np.ndarray, "some time"]) -> Float[Tensor, "some time width"]:
