@@ -271,7 +271,7 @@ def _floats(values: np.ndarray) -> np.ndarray:
     return values if values.dtype.kind == "f" else values.astype(np.float64)
 
 
-def _spread_out(values: np.ndarray, kept: Bool[np.ndarray, " target"]) -> np.ndarray:
+def _spread_out(values: np.ndarray | float, kept: Bool[np.ndarray, " target"]) -> np.ndarray:
     """Values of targets kept, at their places among all; NaN elsewhere."""
     values = np.asarray(values)
     if values.ndim == 0:

@@ -78,13 +78,9 @@ def load_bids(
             raise ValueError(
                 f"TRs differ: {tr:g} s in run {next(iter(trs))!r}, {other:g} s in {run!r}; load them apart"
             )
+    masker = _fitted(masker, next(iter(images.values())))
     parts = []
     for image in images.values():
-        masker = (
-            masker
-            if parts or hasattr(masker, "n_elements_") or hasattr(masker, "mask_img_")
-            else masker.fit(str(image))
-        )
         parts.append(np.asarray(masker.transform(str(image)), dtype=np.float32))
     volume = np.concatenate([np.arange(len(part)) for part in parts])
     response = xr.DataArray(
@@ -98,6 +94,14 @@ def load_bids(
     )
     words = xr.concat([_words(table, run, word_column, tr) for run, table in tables.items()], "word")
     return Listening(response, words, {"name": f"sub-{subject}, task-{task}", "origin": "a BIDS folder", "tr": str(tr)})
+
+
+def _fitted(masker: Any, first: Path) -> Any:
+    """The masker, fitted; on the first image only if it was given nothing of its own to go by."""
+    if hasattr(masker, "n_elements_"):
+        return masker
+    own = any(getattr(masker, name, None) is not None for name in ("mask_img", "labels_img", "maps_img", "seeds"))
+    return masker.fit() if own else masker.fit(str(first))
 
 
 def _images(folder: Path, subject: str, task: str, space: str | None) -> dict[str, Path]:
