@@ -113,7 +113,9 @@ class Estimate:
         )
 
 
-def line(x: Float[np.ndarray, " scale"], y: Float[np.ndarray, "*draw scale"]) -> tuple[np.ndarray, np.ndarray]:
+def line(
+    x: Float[np.ndarray, " scale"], y: Float[np.ndarray, "draw scale"]
+) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, " draw"]]:
     """Slopes and intercepts of least squares of each row of ``y`` on ``x``."""
     centred = x - x.mean()
     slope = (y @ centred) / (centred @ centred)
@@ -123,7 +125,7 @@ def line(x: Float[np.ndarray, " scale"], y: Float[np.ndarray, "*draw scale"]) ->
 def line_of(scales: Shaped[np.ndarray, " scale"], fluctuations: Float[np.ndarray, " scale"]) -> Line:
     """The line through the logarithms of both."""
     x, y = np.log(scales), np.log(fluctuations)
-    slope, intercept = line(x, y)
+    (slope,), (intercept,) = line(x, y[None])
     residual = y - intercept - slope * x
     return Line(float(slope), float(intercept), float(np.sqrt(np.mean(residual**2))))
 

@@ -20,7 +20,7 @@ MOMENTS = (1.0, 2.0, 3.0, 4.0)
 
 def structure_function(
     series: Series,
-    q: float = 2.0,
+    q: float | int = 2.0,
     *,
     scales: Sequence[int] | Int[np.ndarray, " scale"] | None = None,
     centring: str = "global",
@@ -57,7 +57,7 @@ def structure_function(
 
 def structure_functions(
     series: Series,
-    moments: Sequence[float] = MOMENTS,
+    moments: Sequence[float | int] = MOMENTS,
     *,
     scales: Sequence[int] | Int[np.ndarray, " scale"] | None = None,
     centring: str = "global",
@@ -92,7 +92,8 @@ def joseph(
     rows = _centred(series, centring)
     chosen = chosen_scales(scales, rows.shape[1], low=4, share=16, most=1 if len(rows) > 1 else 2)
     sums, counts, unit = increment_sums(rows, chosen, _moment(2.0))
-    return power_law("J", "root mean square increment", chosen, sums, counts, unit=unit, factor=0.5)
+    name = "root mean square increment" + (", mean of each document" if centring == "document" else "")
+    return power_law("J", name, chosen, sums, counts, unit=unit, factor=0.5)
 
 
 def higuchi(series: Series, *, lags: int = 64, centring: str = "global") -> Estimate:
@@ -177,7 +178,7 @@ def _centred(series: Series, centring: str) -> Float[np.ndarray, "document time"
     return rows - (rows.mean() if centring == "global" else rows.mean(1, keepdims=True))
 
 
-def _moment(q: float) -> Callable[[Float[np.ndarray, " some"]], float]:
+def _moment(q: float | int) -> Callable[[Float[np.ndarray, " some"]], float]:
     """The sum of ``|steps|^q``; may overwrite the steps."""
     if q == 2.0:
         return lambda steps: float(steps @ steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from nextlens.probes.fractal.estimate import Estimate
 from nextlens.probes.fractal.increments import joseph
 from nextlens.probes.fractal.rescaled_range import rescaled_range
-from nextlens.probes.fractal.series import documents, log_spaced
+from nextlens.probes.fractal.series import Series, documents, log_spaced
 from nextlens.probes.fractal.small_ball import fractal_dimension, small_ball, standardised
 from nextlens.probes.fractal.surrogates import shuffled
 
@@ -41,7 +40,7 @@ class Published:
     Attributes
     ----------
     estimates, null : dict of Estimate
-        By quantity. White noise reads about H = .55 and J = S = .47 here, not ½.
+        By quantity. White noise reads about H = .55 to .58 and J = S = .47 here, not ½.
     refused : dict of str
         Why a quantity could not be read.
     mean : float
@@ -70,7 +69,7 @@ class Published:
 
 
 def paper2024(
-    series: Sequence, rng: np.random.Generator, *, protocol: Protocol = TEXT, smoothing: float = 0.0
+    series: Series, rng: np.random.Generator, *, protocol: Protocol = TEXT, smoothing: float = 0.0
 ) -> Published:
     """S, H, J as arXiv 2402.01825 measures them: for comparison with its tables, not to conclude from.
 

@@ -16,12 +16,15 @@ from nextlens.probes.fractal.noise import autoregressive, fractional_gaussian_no
 from nextlens.probes.fractal.pooled import pooled
 from nextlens.probes.fractal.rescaled_range import anis_lloyd, rescaled_range
 from nextlens.probes.fractal.series import Documents, Series, as_documents, log_spaced
-from nextlens.probes.fractal.small_ball import fractal_dimension, small_ball
+from nextlens.probes.fractal.small_ball import fractal_dimension, refuse_lattice, small_ball, standardised
 from nextlens.probes.fractal.surrogates import shuffled
 from nextlens.probes.fractal.verdict import SHUFFLES, Verdict, gated_verdict
+from nextlens.probes.fractal.windows import constant_count
 
 #: Beyond this, two ways of removing trends are two answers, and the careful one concludes.
 DISAGREEMENT = 0.05
+#: What is read of documents and of references alike.
+KINDS = ("S", "H", "J", "J per document")
 UNITS = {"nat": 1 / np.log(2), "bit": 1.0}
 
 
@@ -37,9 +40,10 @@ class FractalReport:
         Which of the two concludes: "amplitude" if they differ by more than .05 in H at T^.5.
     estimates : dict of Estimate
         "H" (Anis-Lloyd), "J", "S" and "D" of documents less the mean of each position, at scales from 50 (or a
-        fortieth of the length) to a quarter of the length.
+        fortieth of the length) to a quarter of the length; "J per document" with each document's own mean taken
+        out too. Levels that differ by document raise J and S, also those of shuffles; taking them out lowers J.
     references : dict of dict of float
-        S, H and J, read the same way, of fractional Gaussian noise of the H found, of AR(1) of the same first
+        The same, of fractional Gaussian noise of the H found, of AR(1) of the same first
         autocorrelation, and of shuffles: as many documents of the same length.
     refused : dict of str
         Quantities that could not be read, and why.
@@ -51,7 +55,8 @@ class FractalReport:
         By that chart; NaN where it lies beyond.
     mean : float
         Of the values as given, in bits (nats are converted).
-    n_documents, length, n_documents_dropped, n_values_cut : int
+    n_documents, length, n_documents_dropped, n_values_cut, n_constant_windows : int
+        The last counts windows, at the scales read, of one value only before trends were removed.
     """
 
     verdicts: dict[str, Verdict]
@@ -67,22 +72,20 @@ class FractalReport:
     length: int
     n_documents_dropped: int
     n_values_cut: int
+    n_constant_windows: int
 
     @property
     def verdict(self) -> Verdict:
         """The one that concludes."""
         return self.verdicts[self.concluded_by]
 
-    @property
-    def n_constant_windows(self) -> int:
-        """Windows of one value only, left out of R / S."""
-        return self.rescaled.n_constant_windows
-
     def __str__(self) -> str:
         other = next(name for name in self.verdicts if name != self.concluded_by)
-        kinds = ["S", "H", "J"]
+        kinds = list(KINDS)
         rows = [
-            f"  {name:<34}" + "".join(f"{found.get(kind, np.nan):>8.3f}" for kind in kinds)
+            f"  {name:<34}"
+            + "".join(f"{found.get(kind, np.nan):>8.3f}" for kind in kinds[:3])
+            + f"{found.get(kinds[3], np.nan):>16.3f}"
             for name, found in self._table()
         ]
         return "\n".join(
@@ -90,7 +93,7 @@ class FractalReport:
                 str(self.verdict),
                 f"  trends removed by {self.concluded_by}; by {other}: {self.verdicts[other].outcome}",
                 f"  R/S {self.rescaled.value:.3f}, calibrated H {self.calibrated_hurst:.3f}",
-                "  " + " " * 34 + "".join(f"{kind:>8}" for kind in kinds),
+                "  " + " " * 34 + "".join(f"{kind:>8}" for kind in kinds[:3]) + f"{kinds[3]:>16}",
                 *rows,
                 *(f"  {estimate}" for estimate in self.estimates.values()),
                 *(f"  {quantity} refused: {reason}" for quantity, reason in self.refused.items()),
@@ -148,7 +151,14 @@ def report(
     }
     position, careful = (_middle(verdict) for verdict in verdicts.values())
     scales = log_spaced(min(50, length // 40), length // 4)
-    estimates, refused = _triple(rows, scales, smoothing)
+    kinds, lattice = KINDS, ""
+    try:
+        refuse_lattice(standardised(whole.values), smoothing)
+    except ValueError as reason:
+        kinds, lattice = KINDS[1:], str(reason)
+    estimates, refused = _exponents(rows, scales, smoothing, kinds)
+    if lattice:
+        refused["S"] = lattice
 
     def rescaled(one: Series) -> Estimate:
         return rescaled_range(one, scales=scales)
@@ -159,7 +169,7 @@ def report(
         verdicts,
         "amplitude" if abs(position - careful) > DISAGREEMENT else "position",
         estimates,
-        _references(rows, position, scales, smoothing, rng),
+        _references(rows, position, scales, smoothing, kinds, rng),
         refused,
         plain,
         chart,
@@ -169,6 +179,7 @@ def report(
         length,
         whole.n_dropped,
         whole.n_values_cut,
+        constant_count(whole.values, scales),
     )
 
 
@@ -176,8 +187,8 @@ def _middle(verdict: Verdict) -> float:
     return next(band.estimate.value for band in verdict.bands if band.power == 0.5)
 
 
-def _triple(
-    rows: Float[np.ndarray, "document time"], scales: np.ndarray, smoothing: float
+def _exponents(
+    rows: Float[np.ndarray, "document time"], scales: np.ndarray, smoothing: float, kinds: tuple[str, ...]
 ) -> tuple[dict[str, Estimate], dict[str, str]]:
     found: dict[str, Estimate] = {}
     refused: dict[str, str] = {}
@@ -185,10 +196,11 @@ def _triple(
         "S": lambda: small_ball(rows, scales=scales, smoothing=smoothing),
         "H": lambda: anis_lloyd(rows, scales=scales),
         "J": lambda: joseph(rows, scales=scales),
+        "J per document": lambda: joseph(rows, scales=scales, centring="document"),
     }
-    for quantity, read in readers.items():
+    for quantity in kinds:
         try:
-            found[quantity] = read()
+            found[quantity] = readers[quantity]()
         except ValueError as reason:
             refused[quantity] = str(reason)
     if "S" in found:
@@ -201,6 +213,7 @@ def _references(
     hurst: float,
     scales: np.ndarray,
     smoothing: float,
+    kinds: tuple[str, ...],
     rng: np.random.Generator,
 ) -> dict[str, dict[str, float]]:
     """The triple of known processes in as many documents of the same length."""
@@ -212,6 +225,6 @@ def _references(
         "shuffled": shuffled(rows, rng),
     }
     return {
-        name: {kind: one.value for kind, one in _triple(noise, scales, smoothing)[0].items()}
+        name: {kind: one.value for kind, one in _exponents(noise, scales, smoothing, kinds)[0].items()}
         for name, noise in known.items()
     }

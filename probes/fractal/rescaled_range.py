@@ -125,12 +125,14 @@ def _ratios(
         laid = sliding_window_view(rows, size, axis=1)[:, :: max(1, size // 2)]
     else:
         laid = windows(rows, size)
-    ratios = np.empty(laid.shape[:2])
-    step = max(1, BLOCK // size)
-    for document in range(len(rows)):
-        for start in range(0, laid.shape[1], step):
-            part = laid[document, start : start + step]
-            ratios[document, start : start + step] = _ratio(part, centre)
+    n_documents, n_windows = laid.shape[:2]
+    ratios = np.empty((n_documents, n_windows))
+    some, step = max(1, BLOCK // (n_windows * size)), max(1, BLOCK // size)
+    for document in range(0, n_documents, some):
+        for start in range(0, n_windows, step):
+            part = laid[document : document + some, start : start + step]
+            found = _ratio(part.reshape(-1, size), centre)
+            ratios[document : document + some, start : start + step] = found.reshape(part.shape[:2])
     return ratios
 
 

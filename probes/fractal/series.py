@@ -41,7 +41,7 @@ class Documents:
     n_values_cut: int
 
 
-def documents(series: Sequence, *, length: int, skip: int = 0) -> Documents:
+def documents(series: Series, *, length: int, skip: int = 0) -> Documents:
     """Values ``skip .. skip + length - 1`` of every document that has so many; the others are counted.
 
     Averages over documents need equal lengths. The opening of a document, where a model has little
@@ -120,9 +120,11 @@ def as_documents(series: Series) -> Float[np.ndarray, "document time"]:
     rows = np.ascontiguousarray(np.atleast_2d(values))
     at_least("number of values", rows.shape[-1], 2)
     at_least("number of documents", len(rows), 1)
-    _refuse_not_finite(rows)
-    if np.ptp(rows) <= ROUNDING * np.abs(rows).max():
-        raise ValueError(f"series is constant at {rows.flat[0]!r}; a constant has no exponent")
+    low, high = float(rows.min()), float(rows.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        _refuse_not_finite(rows)
+    if high - low <= ROUNDING * max(abs(low), abs(high)):
+        raise ValueError(f"series is constant at {float(rows.flat[0])}; a constant has no exponent")
     return rows
 
 
@@ -174,12 +176,13 @@ def constant_windows(
 
 
 def lattice_gap(rows: Float[np.ndarray, "document time"]) -> float | None:
-    """The widest gap between neighbouring values if there are few distinct ones, else None."""
-    values = np.unique(rows.flat[: 64 * FEW_VALUES])
-    if len(values) > FEW_VALUES:
-        return None
-    values = np.unique(rows)
-    return float(np.diff(values).max()) if len(values) <= FEW_VALUES else None
+    """The widest gap between neighbouring values if every document takes few distinct ones, else None."""
+    gaps = []
+    for row in rows:
+        if len(np.unique(row[: 64 * FEW_VALUES])) > FEW_VALUES or len(values := np.unique(row)) > FEW_VALUES:
+            return None
+        gaps.extend(np.diff(values))
+    return float(max(gaps))
 
 
 def _refuse_not_finite(rows: Float[np.ndarray, "document time"]) -> None:

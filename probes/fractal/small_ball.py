@@ -68,7 +68,7 @@ def small_ball(
         raise ValueError(f"smoothing={smoothing!r} must be at least 0")
     rows = standardised(as_documents(series), standardise)
     chosen = chosen_scales(scales, rows.shape[1], low=4, share=16, most=1 if len(rows) > 1 else 2)
-    _refuse_lattice(rows, smoothing)
+    refuse_lattice(rows, smoothing)
     if strict:
         _refuse_wide(rows, chosen, max(eps, smoothing))
     hits, counts, unit = increment_sums(rows, chosen, _returns(eps, smoothing))
@@ -126,12 +126,14 @@ def _returns(eps: float, smoothing: float) -> Callable[[Float[np.ndarray, " some
     return shared
 
 
-def _refuse_lattice(rows: Float[np.ndarray, "document time"], smoothing: float) -> None:
+def refuse_lattice(rows: Float[np.ndarray, "document time"], smoothing: float = 0.0) -> None:
+    """Raise if standardised documents take few distinct values each, and are not smoothed by half their gap or more."""
     gap = lattice_gap(rows)
     if gap is not None and smoothing < gap / 2:
+        most = max(len(np.unique(row)) for row in rows)
         raise ValueError(
-            f"the series takes {len(np.unique(rows))} distinct values, up to {gap:.3g} standard deviations apart: its "
-            f"integral returns at some lags only, and S is not defined; smoothing={gap:.3g} measures the density there"
+            f"the series takes {most} distinct values, up to {gap:.3g} standard deviations apart: its integral returns "
+            f"at some lags only, and S is not defined; smoothing={gap:.3g} measures the density there"
         )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.fft import rfft
 from scipy.stats import chi2
 
 from nextlens.models.arguments import at_least
@@ -16,12 +17,11 @@ from nextlens.probes.fractal.estimate import Estimate, line
 from nextlens.probes.fractal.pooled import POWERS, sweep_of, whole_periodogram
 from nextlens.probes.fractal.series import Series, as_documents, log_spaced
 from nextlens.probes.fractal.spectral import Periodogram, bandwidth, whittle_memory
-from nextlens.probes.fractal.surrogates import shuffled
 
 #: Read beside the three of :data:`~nextlens.probes.fractal.pooled.POWERS` to tell short memory from none.
 SHORT_MEMORY_POWER = 0.65
-#: Shuffles from which the lower tail can be called.
-SHUFFLES = 399
+#: Shuffles by default, and the fewest with which the lower tail can be called.
+SHUFFLES, FEWEST_SHUFFLES = 399, 333
 #: Largest p by which an exponent is above its null, and below it; least p of a fit; widest disagreement.
 ABOVE, BELOW, FIT, AGREE = 0.01, 0.003, 0.001, 0.1
 #: Below this length two relaxation times look straight half of the time.
@@ -129,7 +129,7 @@ def gated_verdict(series: Series, rng: np.random.Generator, *, n_shuffles: int =
     series : (document, time)
         Of :func:`~nextlens.probes.fractal.pooled.pooled`.
     n_shuffles : int, default=399
-        99 or more; under 333 ``below-null`` cannot be reached.
+        333 or more: with fewer ``below-null`` could not be reached, and questions would pass for short memory.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def gated_verdict(series: Series, rng: np.random.Generator, *, n_shuffles: int =
         As :func:`~nextlens.probes.fractal.series.as_documents`; if there is one document only, they are shorter
         than 256 values, or there are too few shuffles.
     """
-    at_least("n_shuffles", n_shuffles, 99)
+    at_least("n_shuffles", n_shuffles, FEWEST_SHUFFLES)
     rows = as_documents(series)
     at_least("number of documents (one series can be cut)", len(rows), 2)
     length = int(at_least("length of documents", rows.shape[1], 256))
@@ -179,15 +179,15 @@ def first_rule(verdict: Verdict) -> bool:
     """
     x, y = np.log(verdict.detrended.scales), 0.5 * np.log(verdict.detrended.fluctuations)
     half = len(x) // 2
-    lower = float(line(x[: half + 1], y[: half + 1])[0])
+    lower = float(line(x[: half + 1], y[None, : half + 1])[0][0])
     return all(verdict.gates.above) and verdict.upper_slope >= lower - 0.03
 
 
 def upper_slope(estimate: Estimate) -> float:
     """The exponent on the upper half of the scales; the halves share the middle one."""
     half = len(estimate.scales) // 2
-    slope, _ = line(np.log(estimate.scales[half:]), np.log(estimate.fluctuations[half:]))
-    return estimate.shift + estimate.factor * float(slope)
+    slope, _ = line(np.log(estimate.scales[half:]), np.log(estimate.fluctuations[half:])[None])
+    return estimate.shift + estimate.factor * float(slope[0])
 
 
 def goodness_of_fit(found: Periodogram) -> float:
@@ -218,11 +218,11 @@ def _shuffle_values(
 ) -> Float[np.ndarray, "power draw"]:
     """Pooled local Whittle of shuffles, at each bandwidth."""
     sizes = [bandwidth(rows.shape[1], power) for power in powers]
-    means = []
-    for _ in range(n_shuffles):
-        found = whole_periodogram(shuffled(rows, rng), powers)
-        means.append(found.power.mean(0))
-    power, logs = np.stack(means), np.log(found.frequencies)
+    power = np.empty((n_shuffles, max(sizes)))
+    for mean in power:
+        waves = rfft(rng.permuted(rows, axis=1), axis=1)[:, 1 : max(sizes) + 1]
+        mean[:] = (waves.real**2 + waves.imag**2).mean(0)
+    logs = np.log(np.arange(1, max(sizes) + 1))
     return np.stack([whittle_memory(logs[:m], power[:, :m])[0] + 0.5 for m in sizes])
 
 

@@ -23,6 +23,11 @@ def windows(
     return rows[:, start : start + n * size].reshape(len(rows), n, size)
 
 
+def constant_count(rows: Float[np.ndarray, "document time"], sizes: Int[np.ndarray, " scale"]) -> int:
+    """How many disjoint windows of all these sizes hold one value only."""
+    return sum(int((np.ptp(windows(rows, size), axis=2) == 0).sum()) for size in sizes.tolist())
+
+
 def summed(
     values: Float[np.ndarray, "document window"], n_units: int
 ) -> tuple[Float[np.ndarray, " {n_units}"], Float[np.ndarray, " {n_units}"]]:

@@ -1,0 +1,337 @@
+"""Estimators on noise of known H: bias and spread of a published table, others' code, and laws they keep."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import antropy
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nextlens.probes import fractal
+
+#: Bias and standard deviation at H = .3, .5, .7, .9, of series of 4096 and of 65536 values (twenty draws each).
+TABLE = {
+    "rescaled range": (
+        fractal.rescaled_range,
+        ((0.085, 0.046, 0.006, -0.055), (0.019, 0.020, 0.021, 0.023)),
+        ((0.057, 0.030, 0.005, -0.045), (0.009, 0.009, 0.013, 0.014)),
+    ),
+    "Anis-Lloyd": (
+        fractal.anis_lloyd,
+        ((0.036, -0.002, -0.043, -0.104), (0.019, 0.020, 0.021, 0.023)),
+        ((0.027, 0.0, -0.026, -0.075), (0.009, 0.009, 0.013, 0.014)),
+    ),
+    "DFA-1": (
+        partial(fractal.detrended_fluctuations, order=1),
+        ((-0.002, -0.004, -0.003, 0.001), (0.023, 0.025, 0.030, 0.037)),
+        ((0.001, -0.003, 0.0, -0.005), (0.011, 0.013, 0.017, 0.019)),
+    ),
+    "DFA-2": (
+        fractal.detrended_fluctuations,
+        ((0.004, 0.0, 0.0, 0.005), (0.018, 0.019, 0.024, 0.029)),
+        ((0.001, -0.001, 0.003, -0.002), (0.008, 0.010, 0.011, 0.017)),
+    ),
+    "aggregated variance": (
+        fractal.aggregated_variance,
+        ((-0.020, -0.012, -0.033, -0.083), (0.045, 0.029, 0.040, 0.033)),
+        ((-0.002, -0.005, -0.013, -0.054), (0.018, 0.019, 0.020, 0.022)),
+    ),
+    "Joseph": (
+        fractal.joseph,
+        ((-0.014, -0.017, -0.037, -0.088), (0.032, 0.028, 0.044, 0.033)),
+        ((0.0, -0.003, -0.018, -0.060), (0.014, 0.016, 0.017, 0.025)),
+    ),
+    "small ball": (
+        partial(fractal.small_ball, strict=False),
+        ((-0.023, -0.002, -0.024, -0.044), (0.036, 0.074, 0.089, 0.099)),
+        ((0.0, -0.002, -0.005, -0.064), (0.017, 0.029, 0.048, 0.063)),
+    ),
+    "log periodogram": (
+        fractal.geweke_porter_hudak,
+        ((-0.001, -0.022, -0.024, -0.001), (0.081, 0.087, 0.085, 0.070)),
+        ((0.007, 0.0, 0.004, -0.012), (0.047, 0.038, 0.039, 0.030)),
+    ),
+    "local Whittle": (
+        fractal.local_whittle,
+        ((-0.013, -0.007, 0.002, 0.001), (0.042, 0.025, 0.038, 0.030)),
+        ((-0.006, -0.001, 0.001, -0.004), (0.016, 0.008, 0.015, 0.014)),
+    ),
+    "full Whittle": (
+        fractal.full_whittle,
+        ((0.0, 0.003, -0.001, 0.007), (0.008, 0.011, 0.012, 0.007)),
+        ((-0.001, 0.001, -0.002, -0.001), (0.002, 0.002, 0.003, 0.003)),
+    ),
+    "wavelet": (
+        fractal.abry_veitch,
+        ((-0.020, 0.001, 0.003, 0.011), (0.025, 0.017, 0.021, 0.026)),
+        ((-0.016, 0.0, 0.002, 0.005), (0.005, 0.006, 0.005, 0.006)),
+    ),
+    "Higuchi": (
+        fractal.higuchi,
+        ((-0.002, -0.002, -0.014, -0.049), (0.015, 0.014, 0.023, 0.018)),
+        ((-0.001, 0.0, -0.003, -0.024), (0.003, 0.005, 0.005, 0.009)),
+    ),
+}
+HURST = (0.3, 0.5, 0.7, 0.9)
+every_estimator = pytest.mark.parametrize("name", TABLE)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def draws(n: int, count: int) -> np.ndarray:
+    """``(H, draw, time)``, the same for every estimator."""
+    rng = np.random.default_rng(20)
+    return np.stack([fractal.fractional_gaussian_noise((count, n), hurst, rng) for hurst in HURST])
+
+
+SHORT, LONG = draws(4096, 10), draws(65536, 2)
+
+
+@every_estimator
+def test_bias_and_spread_of_short_series_are_those_of_the_table(name):
+    estimator, (bias, spread), _ = TABLE[name]
+    found = np.array([[estimator(series).value for series in of_h] for of_h in SHORT])
+    bias, spread = np.array(bias), np.array(spread)
+    # both this mean and the table's are of few draws
+    tolerance = 1.5 * spread + 0.002
+    assert (np.abs(found.mean(1) - HURST - bias) < tolerance).all(), found.mean(1) - HURST
+    # the ratio of two variances of 9 and 19 degrees of freedom lies in (1/9, 9) but for one case in thousands
+    assert (found.std(1, ddof=1) < 3 * spread).all()
+    assert (found.std(1, ddof=1) > spread / 3).all()
+
+
+@every_estimator
+def test_bias_of_long_series_is_that_of_the_table(name):
+    estimator, _, (bias, spread) = TABLE[name]
+    found = np.array([[estimator(series).value for series in of_h] for of_h in LONG])
+    tolerance = 2 * np.array(spread) + 0.002
+    assert (np.abs(found.mean(1) - HURST - np.array(bias)) < tolerance).all(), found.mean(1) - HURST
+
+
+@every_estimator
+def test_units_and_level_change_no_exponent(name):
+    estimator, series = TABLE[name][0], SHORT[2, 0]
+    plain, moved = estimator(series), estimator(-40.0 + 0.01 * series)
+    np.testing.assert_allclose(moved.value, plain.value, atol=2e-6)
+
+
+@every_estimator
+def test_the_fit_is_through_what_is_shown(name):
+    found = TABLE[name][0](SHORT[1, 0])
+    assert len(found.scales) == len(found.fluctuations) >= 4
+    low, high = found.interval
+    assert low < found.value < high
+    np.testing.assert_allclose(found.value, found.shift + found.factor * found.fit.slope, atol=1e-9)
+    if name not in ("local Whittle", "full Whittle", "wavelet"):
+        slope, intercept = np.polyfit(np.log(found.scales), np.log(found.fluctuations), 1)
+        np.testing.assert_allclose([found.fit.slope, found.fit.intercept], [slope, intercept], atol=1e-8)
+
+
+@every_estimator
+def test_the_order_of_documents_does_not_matter(name):
+    estimator, rows = TABLE[name][0], SHORT[2, :5]
+    np.testing.assert_allclose(estimator(rows).value, estimator(rows[::-1]).value, atol=1e-9)
+
+
+@every_estimator
+def test_documents_are_pooled_before_the_logarithm(name):
+    estimator, rows = TABLE[name][0], SHORT[0, :4] * np.array([[1.0], [1.0], [1.0], [30.0]])
+    pooled, apart = estimator(rows).value, np.mean([estimator(row).value for row in rows])
+    repeated = estimator(np.stack([SHORT[0, 0]] * 3)).value
+    closeness = 0.01 if name == "wavelet" else 1e-9  # more details are less biased, and weighted otherwise
+    np.testing.assert_allclose(repeated, estimator(SHORT[0, 0]).value, atol=closeness)
+    assert abs(pooled - apart) > 1e-6
+
+
+@every_estimator
+def test_intervals_hold_the_truth_about_as_often_as_they_say(name):
+    estimator = TABLE[name][0]
+    at = 0 if name == "small ball" else 1
+    bias = 0.046 if name == "rescaled range" else 0.0
+    inside = [
+        found.interval[0] <= HURST[at] + bias <= found.interval[1]
+        for found in (estimator(series) for series in SHORT[at])
+    ]
+    assert sum(inside) >= 7, sum(inside)
+
+
+# --- others' code
+
+
+def antropy_scales(n: int) -> list[int]:
+    """From 4 to a tenth of the length, each 1.2 times the last."""
+    found, step = [4], 1
+    while (size := int(np.floor(4 * 1.2**step))) <= 0.1 * n:
+        if size > found[-1]:
+            found.append(size)
+        step += 1
+    return found
+
+
+@pytest.mark.parametrize("n", [1000, 4096])
+def test_dfa_is_that_of_antropy_on_its_own_scales(n):
+    series = SHORT[2, 0, :n]
+    ours = fractal.detrended_fluctuations(series, order=1, scales=antropy_scales(n), from_both_ends=False)
+    np.testing.assert_allclose(ours.value, antropy.detrended_fluctuation(series), atol=5e-4)
+
+
+def test_higuchi_is_that_of_antropy_on_the_integral():
+    series = LONG[1, 0]
+    ours = fractal.higuchi(series, lags=10)
+    np.testing.assert_allclose(
+        2 - ours.value, antropy.higuchi_fd(np.cumsum(series - series.mean()), kmax=10), atol=5e-4
+    )
+
+
+def test_dfa_is_that_of_mfdfa():
+    mfdfa = pytest.importorskip("MFDFA").MFDFA
+    for order in (1, 2):
+        ours = fractal.detrended_fluctuations(SHORT[2, 0], order=order)
+        lags, fluctuations = mfdfa(SHORT[2, 0], lag=ours.scales, q=2, order=order)
+        slope = np.polyfit(np.log(lags), np.log(fluctuations[:, 0]), 1)[0]
+        np.testing.assert_allclose(ours.value, slope, atol=5e-4)
+
+
+def test_local_whittle_is_that_of_pyelw():
+    theirs = pytest.importorskip("pyelw").LW()
+    theirs.fit(SHORT[2, 0], m=222)
+    np.testing.assert_allclose(fractal.local_whittle(SHORT[2, 0]).value, theirs.d_hat_ + 0.5, atol=5e-4)
+
+
+def test_rescaled_range_is_near_that_of_nolds():
+    nolds = pytest.importorskip("nolds")
+    theirs = [nolds.hurst_rs(series, fit="poly") for series in SHORT[2]]
+    assert abs(np.mean([fractal.anis_lloyd(series).value for series in SHORT[2]]) - np.mean(theirs)) < 0.02
+
+
+# --- definitions, read off slowly
+
+
+def test_rescaled_range_is_its_definition():
+    series = SHORT[0, 0, :512]
+    found = fractal.rescaled_range(series, scales=[16, 32, 64, 100])
+    for size, fluctuation in zip(found.scales.tolist(), found.fluctuations, strict=True):
+        ratios = []
+        for start in range(0, 512 - size + 1, size):
+            window = series[start : start + size]
+            walk = np.cumsum(window - window.mean())
+            ratios.append((max(0, *walk) - min(0, *walk)) / window.std())
+        np.testing.assert_allclose(fluctuation, np.mean(ratios))
+
+
+def test_running_mean_is_its_definition():
+    series = SHORT[0, 0, :256]
+    found = fractal.rescaled_range(series, scales=[16, 32, 64, 128], centre="running")
+    for size, fluctuation in zip(found.scales.tolist(), found.fluctuations, strict=True):
+        ratios = []
+        for start in range(0, 256, size):
+            window = series[start : start + size]
+            walk = np.cumsum([window[t] - window[: t + 1].mean() for t in range(size)])
+            ratios.append((max(0, *walk) - min(0, *walk)) / window.std())
+        np.testing.assert_allclose(fluctuation, np.mean(ratios))
+
+
+def test_expected_range_is_the_mean_of_gaussian_windows():
+    rng = np.random.default_rng(0)
+    for size in (10, 50, 400):
+        walk = (x := rng.standard_normal((20000, size))) - x.mean(1, keepdims=True)
+        walk = np.cumsum(walk, axis=1)
+        ratio = (np.maximum(walk.max(1), 0) - np.minimum(walk.min(1), 0)) / x.std(1)
+        expected = fractal.expected_rescaled_range(np.array([size]))[0]
+        assert abs(ratio.mean() - expected) < 4 * ratio.std() / np.sqrt(20000)
+
+
+@settings(max_examples=12)
+@given(seeds, st.integers(1, 4))
+def test_dfa_does_not_see_a_trend_of_a_degree_less(seed, order):
+    rng = np.random.default_rng(seed)
+    series, time = rng.standard_normal(300), np.linspace(-1, 1, 300)
+    trend = np.polynomial.Polynomial(20 * rng.standard_normal(order))(time)
+    plain, trended = (
+        fractal.detrended_fluctuations(x, order=order, scales=[8, 16, 30, 75]) for x in (series, series + trend)
+    )
+    np.testing.assert_allclose(trended.value, plain.value, atol=1e-8)
+
+
+def test_structure_functions_are_their_definition():
+    rows = SHORT[2, :3, :200]
+    integral = np.cumsum(np.pad(rows - rows.mean(), ((0, 0), (1, 0))), axis=1)
+    for q, found in fractal.structure_functions(rows, (0.5, 1, 2, 3), scales=[1, 2, 5, 12]).items():
+        for lag, fluctuation in zip(found.scales.tolist(), found.fluctuations, strict=True):
+            np.testing.assert_allclose(fluctuation, (np.abs(integral[:, lag:] - integral[:, :-lag]) ** q).mean())
+
+
+def test_small_ball_is_its_definition():
+    rows = SHORT[1, :3, :600]
+    found = fractal.small_ball(rows, scales=[4, 8, 16, 30])
+    integral = np.cumsum(np.pad((rows - rows.mean()) / rows.std(), ((0, 0), (1, 0))), axis=1)
+    for lag, chance in zip(found.scales.tolist(), found.fluctuations, strict=True):
+        assert chance == (np.abs(integral[:, lag:] - integral[:, :-lag]) <= 0.2).mean()
+
+
+def test_joseph_is_the_second_structure_function_and_dimension_is_labelled_as_derived():
+    series = SHORT[2, 0]
+    assert fractal.joseph(series).value == fractal.structure_function(series, 2.0).value
+    ball = fractal.small_ball(series, strict=False)
+    dimension = fractal.fractal_dimension(ball)
+    assert dimension.value == 2 - ball.value
+    assert dimension.interval == (2 - ball.interval[1], 2 - ball.interval[0])
+    assert "derived" in str(dimension)
+    with pytest.raises(ValueError, match="quantity of the estimate='H' is not one of 'S'"):
+        fractal.fractal_dimension(fractal.joseph(series).__class__(**{**vars(ball), "quantity": "H"}))
+
+
+def test_local_whittle_is_the_least_of_its_function():
+    series, grid = SHORT[3, 0], np.linspace(-0.48, 0.98, 2921)
+    frequencies, power = fractal.periodogram(series, 100)
+    loss = [np.log(np.mean(frequencies ** (2 * d) * power[0])) - 2 * d * np.log(frequencies).mean() for d in grid]
+    assert abs(fractal.local_whittle(series, n_frequencies=100).value - 0.5 - grid[np.argmin(loss)]) <= 5e-4
+
+
+def test_spectrum_of_fractional_noise_is_the_sum_over_aliases():
+    from nextlens.probes.fractal.whittle import noise_spectrum
+
+    frequencies = np.linspace(0.01, np.pi, 50)
+    for hurst in (0.05, 0.5, 0.95):
+        aliases = frequencies + 2 * np.pi * np.arange(-4000, 4001)[:, None]
+        tail = 2 * (2 * np.pi) ** (-2 * hurst - 1) * 4000.5 ** (-2 * hurst) / (2 * hurst)
+        direct = 2 * (1 - np.cos(frequencies)) * ((np.abs(aliases) ** (-2 * hurst - 1)).sum(0) + tail)
+        np.testing.assert_allclose(noise_spectrum(frequencies, hurst), direct, rtol=1e-6)
+
+
+def test_wavelet_details_keep_the_energy_and_ignore_a_straight_line():
+    from nextlens.probes.fractal.wavelet import HIGH, LOW, _energies
+
+    np.testing.assert_allclose([LOW @ LOW, LOW @ HIGH, HIGH.sum(), HIGH @ np.arange(4)], [1, 0, 0, 0], atol=1e-12)
+    series = SHORT[1, :1, :64]
+    sums, counts = _energies(series)
+    assert counts[0].tolist() == [32, 16, 8, 4, 2]
+    assert 0 < sums.sum() < (series**2).sum()
+
+
+def test_full_whittle_says_when_it_ran_to_its_bound():
+    short_memory = fractal.autoregressive(8192, 0.9, np.random.default_rng(0))
+    found = fractal.full_whittle(short_memory)
+    assert found.value > 0.98
+    assert found.at_bound
+    assert "AT THE END OF ITS RANGE" in str(found)
+    assert not fractal.full_whittle(SHORT[2, 0]).at_bound
+
+
+def test_local_slopes_of_short_memory_fall_and_of_a_power_law_do_not():
+    rng = np.random.default_rng(3)
+    at, falling = fractal.local_slopes(fractal.joseph(fractal.autoregressive(1 << 17, 0.9, rng)))
+    assert (at[1:] > at[:-1]).all()
+    assert falling[0] > 0.9
+    assert falling[-3:].mean() < 0.6
+    _, level = fractal.local_slopes(fractal.joseph(fractal.fractional_gaussian_noise(1 << 17, 0.7, rng)))
+    assert np.ptp(level[:-2]) < 0.12
+
+
+def test_an_estimate_is_no_bare_number():
+    found = fractal.local_whittle(SHORT[2, 0])
+    with pytest.raises(TypeError):
+        float(found)
+    assert "[" in str(found)

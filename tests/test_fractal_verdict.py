@@ -1,0 +1,199 @@
+"""The gated rule: known processes get the verdict they deserve, where a simpler rule is fooled; reports say all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextlens.probes import fractal
+from nextlens.probes.fractal import verdict as rule
+from nextlens.probes.fractal.spectral import Periodogram
+
+SHAPE = (40, 1024)
+NOT_LONG = {"none", "short-memory", "dependent-not-scaling", "below-null"}
+
+#: Processes, and the verdicts that are right. What has no long memory is never ``power-law``.
+KNOWN = {
+    "iid": (lambda rng: rng.standard_exponential(SHAPE), {"none"}),
+    "offsets": (lambda rng: fractal.offsets(SHAPE, rng), {"none"}),
+    "learning curve": (lambda rng: fractal.learning_curve(SHAPE, rng), {"none"}),
+    "scaled by document": (lambda rng: fractal.scaled(rng.standard_exponential(SHAPE), rng), {"none"}),
+    "questions": (lambda rng: fractal.questions(SHAPE, rng), {"below-null"}),
+    "AR(1) .7": (lambda rng: fractal.autoregressive(SHAPE, 0.7, rng), {"short-memory", "dependent-not-scaling"}),
+    "AR(1) .95": (lambda rng: fractal.autoregressive(SHAPE, 0.95, rng), {"dependent-not-scaling"}),
+    "window resets": (lambda rng: fractal.window_resets(SHAPE, rng), {"dependent-not-scaling"}),
+    "varying trend": (lambda rng: fractal.learning_curve(SHAPE, rng, varying=True), {"dependent-not-scaling"}),
+    "two relaxations": (lambda rng: fractal.two_relaxations(SHAPE, rng), {"dependent-not-scaling", "low-band"}),
+    "fGn .7 Exp": (lambda rng: fractal.exponential_fractional(SHAPE, 0.7, rng), {"power-law"}),
+    "fGn .9 Exp": (lambda rng: fractal.exponential_fractional(SHAPE, 0.9, rng), {"power-law"}),
+    "fGn .7 Exp, scaled": (
+        lambda rng: fractal.scaled(fractal.exponential_fractional(SHAPE, 0.7, rng), rng),
+        {"power-law"},
+    ),
+    "ARFIMA(1, .2, 0)": (lambda rng: fractal.arfima(SHAPE, 0.2, rng, phi=0.5), {"power-law", "low-band"}),
+}
+VERDICTS: dict[str, fractal.Verdict] = {}
+
+
+def verdict_on(name: str) -> fractal.Verdict:
+    if name not in VERDICTS:
+        rng = np.random.default_rng(0)
+        VERDICTS[name] = fractal.gated_verdict(fractal.pooled(KNOWN[name][0](rng)), rng, n_shuffles=333)
+    return VERDICTS[name]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_processes_get_their_verdict(name):
+    found = verdict_on(name)
+    assert found.outcome in KNOWN[name][1], str(found)
+
+
+@pytest.mark.parametrize("name", ["varying trend"])
+def test_the_first_rule_is_fooled_where_the_gated_one_is_not(name):
+    assert rule.first_rule(verdict_on(name))
+    assert verdict_on(name).outcome in NOT_LONG
+
+
+def test_the_first_rule_rejects_true_long_memory_that_begins_short():
+    assert not rule.first_rule(verdict_on("ARFIMA(1, .2, 0)"))
+
+
+def test_a_verdict_prints_what_it_was_made_of():
+    found = verdict_on("fGn .7 Exp")
+    text = str(found)
+    for band in found.bands:
+        assert f"{band.estimate.value:.3f}" in text
+        assert f"{band.null.above:.4f}" in text
+    assert "up to lags of about 256" in text
+    assert rule.LIMITS in text
+    assert found.n_shuffles == 333
+    assert [band.power for band in found.bands] == [0.4, 0.5, 0.6, 0.65]
+
+
+@pytest.mark.parametrize(
+    ("gates", "outcome"),
+    [
+        (rule.Gates((True,) * 3, (True,) * 3, True, False, True), "power-law"),
+        (rule.Gates((True,) * 3, (True, True, False), True, False, True), "low-band"),
+        (rule.Gates((True,) * 3, (True, False, True), True, False, True), "dependent-not-scaling"),
+        (rule.Gates((True,) * 3, (True,) * 3, False, False, True), "dependent-not-scaling"),
+        (rule.Gates((True, False, True), (True,) * 3, True, False, True), "short-memory"),
+        (rule.Gates((True, False, True), (True,) * 3, True, False, False), "none"),
+        (rule.Gates((True,) * 3, (True,) * 3, True, True, True), "below-null"),
+    ],
+)
+def test_the_rule_is_its_table(gates, outcome):
+    assert rule.outcome_of(gates, 1948) == outcome
+    assert rule.outcome_of(gates, 512) == ("low-band" if outcome == "power-law" else outcome)
+
+
+def test_no_power_law_is_issued_for_short_documents():
+    rng = np.random.default_rng(1)
+    rows = fractal.pooled(fractal.exponential_fractional((60, 512), 0.8, rng))
+    assert fractal.gated_verdict(rows, rng, n_shuffles=333).outcome == "low-band"
+
+
+def test_goodness_of_fit_rejects_true_power_laws_rarely_and_relaxation_always():
+    rng = np.random.default_rng(2)
+    p = []
+    for _ in range(60):
+        rows = fractal.scaled(fractal.exponential_fractional((30, 512), 0.7, rng), rng)
+        p.append(fractal.goodness_of_fit(fractal.periodogram(rows, 42)))
+    assert np.mean(np.array(p) < 0.01) <= 0.1
+    assert np.mean(np.array(p) < 0.5) > 0.25
+    for _ in range(5):
+        rows = fractal.autoregressive((40, 1024), 0.95, rng)
+        assert fractal.goodness_of_fit(fractal.periodogram(rows, 63)) < 0.001
+
+
+def test_goodness_of_fit_does_not_see_the_size_of_documents():
+    rows = fractal.fractional_gaussian_noise((30, 512), 0.7, np.random.default_rng(3))
+    frequencies, power = fractal.periodogram(rows, 42)
+    sizes = np.exp(np.random.default_rng(4).standard_normal((30, 1)))
+    plain, scaled = (fractal.goodness_of_fit(Periodogram(frequencies, x)) for x in (power, power * sizes))
+    assert abs(plain - scaled) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("shape", "how", "message"),
+    [
+        ((1, 2000), {}, r"number of documents \(one series can be cut\)=1 must be at least 2"),
+        ((40, 200), {}, "length of documents=200 must be at least 256"),
+        ((40, 512), {"n_shuffles": 99}, "n_shuffles=99 must be at least 333"),
+    ],
+)
+def test_what_no_verdict_can_be_given_on_is_refused(shape, how, message):
+    rows = np.random.default_rng(0).standard_normal(shape)
+    with pytest.raises(ValueError, match=message):
+        fractal.gated_verdict(rows, np.random.default_rng(0), **how)
+
+
+# --- reports
+
+
+@pytest.fixture(scope="module")
+def long_memory() -> fractal.FractalReport:
+    rng = np.random.default_rng(5)
+    rows = fractal.exponential_fractional((40, 1100), 0.7, rng)
+    documents = fractal.documents([*rows, rows[0, :50]], length=1024, skip=20)
+    return fractal.report(documents, rng, calibration_draws=2, n_shuffles=333)
+
+
+def test_a_report_holds_the_triple_beside_its_references(long_memory):
+    assert long_memory.verdict.outcome == "power-law"
+    assert abs(long_memory.calibrated_hurst - 0.7) < 0.06
+    own = {name: found.value for name, found in long_memory.estimates.items()}
+    noise, relaxing, mixed = long_memory.references.values()
+    for kind in ("H", "J", "J per document"):
+        assert abs(own[kind] - noise[kind]) < 0.08
+        assert own[kind] > relaxing[kind] + 0.05
+    assert abs(mixed["H"] - 0.5) < 0.04
+    assert abs(mixed["J per document"] - 0.45) < 0.05
+    assert mixed["J"] > 0.6  # levels of documents survive a shuffle within them
+    assert own["D"] == 2 - own["S"]
+
+
+def test_a_report_counts_what_it_left_out_and_prints_bits(long_memory):
+    assert (long_memory.n_documents, long_memory.n_documents_dropped) == (40, 1)
+    assert long_memory.n_values_cut == 40 * (1100 - 1024)
+    assert abs(long_memory.mean * np.log(2) - 1) < 0.1
+    text = str(long_memory)
+    for words in (
+        "power-law",
+        "calibrated H",
+        "derived: 2 - S",
+        "shuffled",
+        "AR(1)",
+        "bits",
+        "1 documents, 3040 values",
+    ):
+        assert words in text
+    with pytest.raises(TypeError):
+        float(long_memory)
+
+
+def test_a_report_concludes_by_the_careful_detrending_when_the_two_disagree():
+    rng = np.random.default_rng(6)
+    rows = fractal.learning_curve((40, 1024), rng, varying=True)
+    found = fractal.report(rows, rng, unit="bit", calibration_draws=2, n_shuffles=333)
+    assert found.concluded_by == "amplitude"
+    assert found.verdict.outcome in NOT_LONG
+    assert f"by position: {found.verdicts['position'].outcome}" in str(found)
+    np.testing.assert_allclose(found.mean, rows.mean())
+
+
+def test_a_report_on_a_lattice_gives_the_rest_and_says_why_s_is_missing():
+    rng = np.random.default_rng(7)
+    rows = np.where(rng.random((40, 512)) < 0.97, 0.1, 4.0)
+    rows[3, 100:200] = 0.1
+    whole = fractal.report(rows, rng, unit="bit", calibration_draws=2, n_shuffles=333)
+    assert set(whole.estimates) == {"H", "J", "J per document"}
+    assert "2 distinct values" in whole.refused["S"]
+    assert whole.n_constant_windows > 0
+    assert "S refused: the series takes 2" in str(whole)
+    assert whole.verdict.outcome == "none"
+
+
+def test_units_are_checked():
+    with pytest.raises(ValueError, match="unit='nats' is not one of 'nat', 'bit'; did you mean 'nat'"):
+        fractal.report(np.random.default_rng(0).standard_normal((40, 512)), np.random.default_rng(0), unit="nats")
