@@ -9,6 +9,7 @@ import click
 
 from nextlens.analyses.belief_cli import belief
 from nextlens.analyses.checkpoint_cli import checkpoint
+from nextlens.analyses.gim_cli import gim
 from nextlens.analyses.induction_cli import induction
 
 
@@ -18,7 +19,7 @@ def nextlens() -> None:
     """What does next-token prediction build inside a model?"""
 
 
-for question in (belief, checkpoint, induction):
+for question in (belief, checkpoint, gim, induction):
     nextlens.add_command(question)
 
 

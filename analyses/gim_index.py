@@ -1,0 +1,192 @@
+"""An index of texts on disk, with the vocabulary and the names that make it readable: built, opened, asked."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextlens.analyses.language_models import read_vocabulary, write_vocabulary
+from nextlens.analyses.language_recipe import UNKNOWN, kind_of
+from nextlens.analyses.results_folder import read_json, write_json
+from nextlens.models.byte_pairs import read_tokenizer, train_byte_pairs
+from nextlens.models.hooked import Hooked
+from nextlens.models.induction.context_features import LawFeatures, ResidualFeatures
+from nextlens.models.induction.exact import ExactInduction
+from nextlens.models.induction.explanation import printable
+from nextlens.models.induction.fuzzy import FuzzyInduction
+from nextlens.models.induction.gim import GIM
+from nextlens.models.induction.infinigram import END, InfiniGram
+from nextlens.models.induction.suffix_array import SuffixArray
+from nextlens.models.texts import read_texts
+from nextlens.models.vocabulary import Bytes, Vocabulary
+from nextlens.models.words import Words
+
+#: What stands in the folder beside the index: what tokens spell, and what documents are called.
+VOCABULARY, NAMES = "vocabulary.json", "documents.json"
+#: What of a model is compared unless a site is named.
+LAWS = "laws"
+
+
+@dataclass(frozen=True, eq=False)
+class TextIndex:
+    """Indexed texts.
+
+    Parameters
+    ----------
+    array : SuffixArray
+    vocabulary : Vocabulary
+    names : tuple of str
+        Of the documents.
+    """
+
+    array: SuffixArray
+    vocabulary: Vocabulary
+    names: tuple[str, ...]
+
+    @classmethod
+    def build(
+        cls, texts: str | os.PathLike[str], folder: str | os.PathLike[str], vocabulary: str = "bpe:4096"
+    ) -> TextIndex:
+        """Index every text of a folder, at ``folder``; an index that is there stays whole until the new one is.
+
+        Parameters
+        ----------
+        texts : path
+            See :func:`~nextlens.models.texts.read_texts`.
+        folder : path
+        vocabulary : str
+            ``bytes``, ``words:N``, ``bpe:N`` trained on the texts, a ``tokenizer.json`` or a folder with one, or
+            ``"smollm2-135m"``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there are no texts.
+        ValueError
+            If the vocabulary is none of these, or cannot spell a text.
+        """
+        found = read_texts(texts)
+        spelled = _vocabulary(vocabulary, found)
+        array = SuffixArray.build(
+            (_encoded(spelled, name, text) for name, text in found.items()), vocabulary=spelled, path=folder
+        )
+        place = Path(folder)
+        write_vocabulary(spelled, place / VOCABULARY)
+        write_json(place / NAMES, {"names": list(found)})
+        return cls(array, spelled, tuple(found))
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> TextIndex:
+        """What :meth:`build` made.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no index.
+        ValueError
+            If a file is damaged, naming it, or the vocabulary is not that of the index.
+        """
+        place = Path(folder)
+        if not (place / NAMES).exists():
+            raise FileNotFoundError(f"there is no index of texts at {str(folder)!r}; make one with nextlens gim build")
+        vocabulary = read_vocabulary(place / VOCABULARY)
+        return cls(SuffixArray.open(place, vocabulary), vocabulary, tuple(read_json(place / NAMES)["names"]))
+
+    def encoded(self, text: str) -> Any:
+        """The tokens of a prompt.
+
+        Raises
+        ------
+        ValueError
+            If it is empty, or not of the vocabulary's domain.
+        """
+        tokens = self.vocabulary.encode(self.vocabulary.masked(text) if isinstance(self.vocabulary, Words) else text)
+        if not len(tokens):
+            raise ValueError("the prompt is empty; give at least one token")
+        return tokens
+
+    def query(self, text: str, most: int = 10) -> dict[str, Any]:
+        """The longest suffix of ``text`` in the index, how often it occurs, what follows, and where it stands."""
+        tokens = self.encoded(text)
+        match = InfiniGram(self.array).match(tokens)
+        suffix = tokens[len(tokens) - match.length :]
+        following = sorted(match.next_counts.items(), key=lambda one: (-one[1], one[0]))
+        places = self.array.locate(suffix, most=most) if match.length else []
+        spell = self.vocabulary.decode
+        return {
+            "suffix": spell(suffix),
+            "length": match.length,
+            "count": match.count,
+            "next": [
+                {"text": "" if t == END else spell([t]), "end": t == END, "count": n} for t, n in following[:most]
+            ],
+            "different": len(following),
+            "places": [
+                {
+                    "document": self.names[one.document],
+                    "offset": one.offset,
+                    "before": spell(one.before),
+                    "after": spell(one.after),
+                }
+                for one in places
+            ],
+        }
+
+    def gim(self, threshold: int, model: Hooked | None = None, site: str = LAWS) -> GIM:
+        """The GIM with this corpus; a model, if there is one, says what is alike.
+
+        Raises
+        ------
+        ValueError
+            If the model has another vocabulary, or no such site.
+        """
+        fuzzy = None
+        if model is not None:
+            if getattr(model, "vocabulary", None) is not None:
+                self.array.refuse_another(model.vocabulary)
+            if site == LAWS:
+                fuzzy = FuzzyInduction(LawFeatures(model), distance="jeffreys")
+            else:
+                fuzzy = FuzzyInduction(ResidualFeatures(model, site))
+        return GIM(InfiniGram(self.array), ExactInduction(self.array.n_tokens), fuzzy, threshold=threshold)
+
+
+def said(found: dict[str, Any]) -> str:
+    """A query's answer for the terminal."""
+    lines = [f"the last {found['length']} tokens, {printable(found['suffix'])!s}, occur {found['count']:,} times; then"]
+    for one in found["next"]:
+        lines.append(f"  {one['count']:8,d}  {'(end of document)' if one['end'] else printable(one['text'])}")
+    if found["different"] > len(found["next"]):
+        lines.append(f"            and {found['different'] - len(found['next']):,} others")
+    for one in found["places"]:
+        text = f"…{printable(one['before'])}[{printable(found['suffix'])}]{printable(one['after'])}…"
+        lines.append(f"  {one['document']} at {one['offset']}: {text}")
+    return "\n".join(lines)
+
+
+def as_json(found: dict[str, Any]) -> str:
+    return json.dumps(found, ensure_ascii=False)
+
+
+def _encoded(vocabulary: Vocabulary, name: str, text: str) -> Any:
+    try:
+        return vocabulary.encode(vocabulary.masked(text) if isinstance(vocabulary, Words) else text)
+    except ValueError as error:
+        raise ValueError(f"document {name!r}: {error}") from error
+
+
+def _vocabulary(what: str, texts: dict[str, str]) -> Vocabulary:
+    path = Path(what)
+    if path.exists():
+        return read_tokenizer(path)
+    if what == "smollm2-135m":
+        from nextlens.models import checkpoints
+
+        return checkpoints.load(what).vocabulary
+    kind, number = kind_of(what)
+    if kind == "bytes":
+        return Bytes()
+    return Words.of(texts.values(), number, UNKNOWN) if kind == "words" else train_byte_pairs(texts.values(), number)

@@ -1,0 +1,95 @@
+"""A language model mixed with what points: the k nearest in a datastore, or any other law; weights chosen elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from nextlens.models.arguments import at_least, between
+from nextlens.models.hooked import Hooked
+from nextlens.models.induction.context_features import ResidualFeatures
+from nextlens.models.tasks.corpus import Corpus
+
+#: Weights and temperatures that are tried.
+WEIGHTS = np.linspace(0, 0.95, 20)
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
+#: Neighbours that vote, and documents' tokens that are read for them at a time.
+NEIGHBOURS, READ = 64, 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Datastore:
+    """Places of a corpus: what a model holds there, and which token follows.
+
+    Parameters
+    ----------
+    keys : Float[np.ndarray, "place feature"]
+    following : Int[np.ndarray, "place"]
+    """
+
+    keys: Float[np.ndarray, "place feature"]
+    following: Int[np.ndarray, " place"]
+
+    @classmethod
+    def of(cls, model: Hooked, corpus: Corpus, n: int, site: str) -> Datastore:
+        """About ``n`` places, evenly over the documents, each read from the beginning of a document on.
+
+        Raises
+        ------
+        ValueError
+            If ``n`` is below 1.
+        """
+        at_least("n", n, 1)
+        features, keys, following = ResidualFeatures(model, site), [], []
+        share = n / int(corpus.size)
+        for document in corpus.documents:
+            taken = document[: 1 + max(1, round(share * len(document)))].astype(np.int64)
+            for first in range(0, len(taken) - 1, READ):
+                part = taken[first : first + READ + 1]
+                if len(part) > 1:
+                    keys.append(features(part[:-1]).cpu().numpy())
+                    following.append(part[1:])
+        return cls(np.concatenate(keys), np.concatenate(following))
+
+    def nearest(
+        self, queries: Float[np.ndarray, "query feature"], k: int = NEIGHBOURS
+    ) -> tuple[Float[np.ndarray, "query k"], Int[np.ndarray, "query k"]]:
+        """Squared distances of the ``k`` nearest, in units of the nearest one on average, and what follows them."""
+        k = min(k, len(self.keys))
+        keys = torch.from_numpy(self.keys)
+        square, far, near = keys.square().sum(1), [], []
+        for part in torch.from_numpy(queries).split(256):
+            distance, at = (square - 2 * part @ keys.T + part.square().sum(1, keepdim=True)).topk(k, largest=False)
+            far.append(distance.clamp(min=0))
+            near.append(at)
+        distance = torch.cat(far).double().numpy()
+        scale = distance[:, 0].mean()
+        return distance / (scale if scale > 0 else 1.0), self.following[torch.cat(near).numpy()]
+
+
+def neighbour_laws(
+    distance: Float[np.ndarray, "query k"], following: Int[np.ndarray, "query k"], temperature: float, n_tokens: int
+) -> Float[np.ndarray, "query token"]:
+    """``p(y)`` is the share of ``exp(-distance / temperature)`` of the neighbours that ``y`` follows."""
+    weight = np.exp(-(distance - distance[:, :1]) / temperature)
+    laws = np.zeros((len(distance), n_tokens))
+    np.add.at(laws, (np.arange(len(distance))[:, None], following), weight / weight.sum(1, keepdims=True))
+    return laws
+
+
+def mixed(
+    one: Float[np.ndarray, "row token"], other: Float[np.ndarray, "row token"], weight: float
+) -> Float[np.ndarray, "row token"]:
+    """``(1 - weight) one + weight other``."""
+    between("weight", weight, 0, 1)
+    return (1 - weight) * one + weight * other
+
+
+def best_weight(one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"]) -> tuple[float, float]:
+    """The weight of ``other`` under which what came costs the fewest bits, and those bits; from its probabilities."""
+    bits = [-np.log2(np.maximum((1 - w) * one + w * other, 1e-30)).mean() for w in WEIGHTS]
+    best = int(np.argmin(bits))
+    return float(WEIGHTS[best]), float(bits[best])

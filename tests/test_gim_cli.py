@@ -1,0 +1,109 @@
+"""``nextlens gim``: texts indexed, asked and explained from the command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from click.testing import CliRunner
+
+from nextlens.analyses import language_run
+from nextlens.analyses.cli import main, nextlens
+from nextlens.analyses.gim_index import TextIndex
+from nextlens.analyses.language_recipe import LanguageRecipe
+from nextlens.models import checkpoints
+from nextlens.models.transformer import Transformer, TransformerConfig
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    root = tmp_path_factory.mktemp("index")
+    (root / "texts").mkdir()
+    (root / "texts" / "one.txt").write_text("the cat sat on the mat; the cat sat on the hat.")
+    (root / "texts" / "two.txt").write_text("a dog sat on the mat\x1b[31m")
+    said = invoke("gim", "build", str(root / "texts"), str(root / "index"), "--vocabulary", "bytes")
+    assert "2 documents" in said
+    return root / "index"
+
+
+def invoke(*arguments: str) -> str:
+    found = CliRunner().invoke(nextlens, arguments, catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def test_a_query_is_counted_exactly_and_located(index):
+    said = json.loads(invoke("gim", "query", str(index), "I sat on the ", "--json"))
+    assert (said["suffix"], said["length"], said["count"]) == (" sat on the ", 12, 3)
+    assert {one["text"]: one["count"] for one in said["next"]} == {"m": 2, "h": 1}
+    assert [(one["document"], one["offset"]) for one in said["places"]] == [("one", 7), ("one", 31), ("two", 5)]
+    text = invoke("gim", "query", str(index), "I sat on the ")
+    assert "occur 3 times" in text
+    assert "two at 5" in text
+
+
+def test_the_end_of_a_document_is_said_and_controls_are_escaped(index):
+    assert "(end of document)" in invoke("gim", "query", str(index), "hat.")
+    assert "\x1b" not in invoke("gim", "query", str(index), "the mat")
+
+
+def test_an_explanation_names_documents_and_is_written_as_a_page(index, tmp_path):
+    page = tmp_path / "why.html"
+    said = invoke("gim", "explain", str(index), "I sat on the ", "--html", str(page))
+    assert "the longest match in the corpus, 12 tokens" in said
+    assert "two at 17" in said
+    assert "<table>" in page.read_text()
+    found = json.loads(invoke("gim", "explain", str(index), "I sat on the ", "--json"))
+    assert found["candidates"][0] == {"token": ord("m"), "text": "m", "probability": pytest.approx(2 / 3)}
+
+
+def test_a_checkpoint_says_what_is_alike(index, tmp_path):
+    checkpoints.save(tmp_path, Transformer(TransformerConfig(n_tokens=256, n_layers=1, d_model=8, n_ctx=32)))
+    for site in ("laws", "ln_final.normalized"):
+        said = invoke(
+            *("gim", "explain", str(index), "xyxyxq", "--checkpoint", str(tmp_path), "--site", site),
+        )
+        assert "all earlier contexts, by likeness" in said
+
+
+@pytest.mark.parametrize("kind", ["words:1", "bpe:262"])
+def test_an_index_opens_with_the_vocabulary_that_it_was_built_with(index, tmp_path, kind):
+    TextIndex.build(index.parent / "texts", tmp_path / "index", kind)
+    opened = TextIndex.open(tmp_path / "index")
+    assert opened.query("sat on the")["count"] == 3
+    (tmp_path / "index" / "vocabulary.json").unlink()
+    with pytest.raises(ValueError, match="vocabulary"):
+        TextIndex.open(tmp_path / "index")
+
+
+def test_what_a_user_got_wrong_ends_in_one_sentence(index, tmp_path, capsys):
+    for arguments, sentence in (
+        (["gim", "query", str(tmp_path), "the"], "there is no index of texts"),
+        (["gim", "query", str(index), ""], "the prompt is empty"),
+        (["gim", "build", str(index.parent / "texts"), str(tmp_path / "x"), "--vocabulary", "letters"], "vocabulary="),
+        (["gim", "build", str(tmp_path / "none"), str(tmp_path / "x")], "there is no"),
+        (["gim", "evaluate", str(tmp_path / "none")], "there is no"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert sentence in said
+        assert "Traceback" not in said
+
+
+def test_the_command_line_reads_back_its_recipe(monkeypatch, tmp_path):
+    recipe = LanguageRecipe(
+        "some texts", "others", tested=("a b", "c"), validated=("d", "e"), vocabulary="words:3", steps=7, each=3, seed=5
+    )
+    seen = []
+
+    def run(given, *_, **__):
+        seen.append(given)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(language_run, "run", run)
+    with pytest.raises(ValueError, match="far enough"):
+        invoke(*shlex.split(recipe.command)[1:], "--out", str(tmp_path))
+    assert seen == [recipe]
