@@ -37,7 +37,7 @@ def prompts(documents: Sequence[Sequence[int]], rng: np.random.Generator, n_toke
     across = [one + other for one, other in pairwise(whole)]
     found = [[], *whole, *([*document, seen[0]] for document in whole), *across, unseen, [*seen[:2], *unseen]]
     text = [token for document in whole for token in document]
-    for _ in range(20):
+    for _ in range(8):
         start, length = rng.integers(len(text)), rng.integers(1, 12)
         stretch = text[start : start + length]
         found += [stretch, [*stretch, *rng.choice(seen, 2).tolist()], [*unseen, *stretch]]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nextlens.models.arguments import at_least, between
+from nextlens.models.induction import many_queries
 from nextlens.models.induction.many_queries import Followers, Found, Queries, followers_of_one
 from nextlens.models.induction.shard import Shard
 from nextlens.models.induction.suffix_array import SuffixArray, checked
@@ -142,19 +143,34 @@ class InfiniGram(Matcher):
         ValueError
             If a token is out of range, naming the prompt.
         """
-        arrays = [checked(f"prompts[{i}]", prompt, self.n_tokens) for i, prompt in enumerate(prompts)]
+        arrays = [np.asarray(prompt) for prompt in prompts]
         if not arrays:
             return []
-        lengths = np.array([len(array) for array in arrays], np.int64)
-        length, counted = self._answers(
-            np.concatenate(arrays), np.cumsum(lengths), lengths, followed=False, threads=threads
-        )
+        self._refuse_foreign(arrays)
+        ends = [array[-many_queries.LONG :] for array in arrays]
+        lengths = np.array([len(array) for array in ends])
+        tokens = np.concatenate(ends).astype(np.int64)
+        length, counted = self._answers(tokens, np.cumsum(lengths), lengths, followed=False, threads=threads)
         first = np.searchsorted(counted.row, np.arange(len(arrays) + 1))
+        count = np.diff(np.concatenate([[0], np.cumsum(counted.count)])[first])
         found = []
-        for n, (low, high) in zip(length.tolist(), pairwise(first.tolist()), strict=True):
-            counts = counted.count[low:high]
-            found.append(Match(n, int(counts.sum()), counted.token[low:high], counts))
+        for array, n, total, (low, high) in zip(
+            arrays, length.tolist(), count.tolist(), pairwise(first.tolist()), strict=True
+        ):
+            if many_queries.LONG <= n < len(array):
+                found.append(self.match(array))
+            else:
+                found.append(Match(n, total, counted.token[low:high], counted.count[low:high]))
         return found
+
+    def _refuse_foreign(self, prompts: list[np.ndarray]) -> None:
+        """Raise unless all prompts are token ids in range, naming the first that is not."""
+        plain = all(prompt.ndim == 1 and (prompt.dtype.kind in "iu" or not prompt.size) for prompt in prompts)
+        together = np.concatenate(prompts) if plain else np.zeros(0)
+        if plain and (not together.size or (together.min() >= 0 and together.max() < self.n_tokens)):
+            return
+        for number, prompt in enumerate(prompts):
+            checked(f"prompts[{number}]", prompt, self.n_tokens)
 
     def votes(
         self, tokens: Int[np.ndarray, " time"], positions: Int[np.ndarray, " row"] | None = None, *, threads: int = 1

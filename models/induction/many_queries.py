@@ -15,6 +15,9 @@ LONG = 128
 #: A range of at most so many places is read whole; a longer one is cut where its ends differ.
 READ_WHOLE = 32
 
+#: One range of at most so many places is counted without NumPy.
+FEW = 24
+
 #: One range of at most so many places is read whole when it is the only one.
 READ_AT_ONCE = 4096
 
@@ -50,24 +53,22 @@ class Queries:
 
     def __init__(self, shard: Shard, tokens: Int[np.ndarray, " time"]):
         self.shard, self.tokens = shard, tokens
-        narrow = np.minimum(tokens, shard.separator)
-        text = narrow.astype(f">u{shard.width}").tobytes() + bytes(8)
-        self.words = np.ndarray((len(tokens),), ">u8", buffer=text, strides=(shard.width,)).astype(np.uint64)
+        text = np.minimum(tokens, shard.separator).astype(f">u{shard.width}").tobytes() + bytes(8)
+        self.words = np.ndarray((len(tokens),), ">u8", buffer=text, strides=(shard.width,))
         self.per_word = 8 // shard.width
         self.masks = np.array(
             [(1 << 64) - (1 << 8 * (8 - shard.width * n)) for n in range(self.per_word + 1)], dtype=np.uint64
         )
-        self.first, self.last = self._heads()
-        foreign = np.where(tokens >= shard.separator, np.arange(len(tokens)) + 1, 0)
-        self.readable = np.concatenate([[0], np.maximum.accumulate(foreign)]) if len(tokens) else np.zeros(1, np.int64)
+        foreign = np.flatnonzero(tokens >= shard.separator)
+        self.readable_from = np.concatenate([[0], foreign + 1])
 
-    def _heads(self) -> tuple[Int[np.ndarray, " time"], Int[np.ndarray, " time"]]:
-        """The range of places that begin with each token; empty for one that does not occur."""
-        known, first = np.append(self.shard.heads, [[-1, 0]], axis=0).T.astype(np.int64)
-        last = np.append(first[1:-1], [len(self.shard.order), 0])
-        at = np.searchsorted(known[:-1], self.tokens)
-        there = known[at] == self.tokens
-        return np.where(there, first[at], 0), np.where(there, last[at], 0)
+    def heads(self, at: Int[np.ndarray, " query"]) -> tuple[Int[np.ndarray, " query"], Int[np.ndarray, " query"]]:
+        """The range of places that begin with the token at ``at``; empty if it does not occur."""
+        known, first, last = self.shard.head_ranges
+        token = self.tokens[at]
+        found = np.searchsorted(known[:-1], token)
+        there = known[found] == token
+        return np.where(there, first[found], 0), np.where(there, last[found], 0)
 
     def sign(
         self, places: Int[np.ndarray, " query"], at: Int[np.ndarray, " query"], length: Int[np.ndarray, " query"]
@@ -75,7 +76,7 @@ class Queries:
         """-1, 0, 1 where the text at a place, cut to ``length``, is before, equal to or after the run at ``at``."""
         mask = self.masks[np.minimum(length, self.per_word)]
         theirs = self.shard.words[places].astype(np.uint64) & mask
-        ours = self.words[at] & mask
+        ours = self.words[at].astype(np.uint64) & mask
         sign = (theirs > ours).astype(np.int8) - (theirs < ours)
         equal = np.flatnonzero((sign == 0) & (length > self.per_word))
         if len(equal):
@@ -114,8 +115,8 @@ class Queries:
         followed: bool,
     ) -> tuple[Int[np.ndarray, " query"], np.ndarray]:
         """Where in the suffix array each run would stand, and whether it does."""
-        last = self.last[at]
-        low = self.bisect(at, length, self.first[at], last, past=False)
+        first, last = self.heads(at)
+        low = self.bisect(at, length, first, last, past=False)
         there = low < last
         rows = np.flatnonzero(there)
         places = self.shard.order[low[rows]].astype(np.int64)
@@ -131,7 +132,8 @@ class Queries:
         Searched as :meth:`Shard.longest` does, all queries in step; what is longer than :data:`LONG`, by it.
         """
         good, low = np.zeros(len(ends), np.int64), np.zeros(len(ends), np.int64)
-        available = np.minimum(available, ends - self.readable[ends])
+        start = self.readable_from[np.searchsorted(self.readable_from, ends, side="right") - 1]
+        available = np.minimum(available, ends - start)
         bad = np.minimum(available, LONG) + 1
         trial, doubling = np.full(len(ends), 4), np.ones(len(ends), bool)
         rows = np.flatnonzero(bad - good > 1)
@@ -147,7 +149,7 @@ class Queries:
         high = np.full(len(ends), len(self.shard.order))
         some = np.flatnonzero(good)
         at = ends[some] - good[some]
-        high[some] = self.bisect(at, good[some], low[some], self.last[at], past=True)
+        high[some] = self.bisect(at, good[some], low[some], self.heads(at)[1], past=True)
         found = Found(good, low, high)
         self._lengthen(found, ends, available, followed)
         return found
@@ -235,7 +237,9 @@ def followers_of_one(
     shard: Shard, length: int, low: int, high: int
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """The distinct tokens after one range, rising, and how often each comes; the end of a document, as -1, last."""
-    if 0 < high - low <= READ_AT_ONCE and length:
+    if length and high - low <= FEW:
+        return _counted(shard.tokens_at(low, high, length), shard.separator)
+    if length and high - low <= READ_AT_ONCE:
         every = _follower(shard, np.arange(low, high), length)
         last = np.flatnonzero(np.append(every[1:] != every[:-1], True))
         token, count = every[last], np.diff(last, prepend=-1)
@@ -244,3 +248,13 @@ def followers_of_one(
     if len(token) and token[-1] == shard.separator:
         token[-1] = -1
     return token, count
+
+
+def _counted(tokens: list[int], separator: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Each of a few tokens that stand in order, and how often; the separator as -1."""
+    counts: dict[int, int] = {}
+    for token in tokens:
+        counts[token] = counts.get(token, 0) + 1
+    if separator in counts:
+        counts[-1] = counts.pop(separator)
+    return np.array(list(counts), np.int64), np.array(list(counts.values()), np.int64)

@@ -113,6 +113,13 @@ class Shard:
     def _head_firsts(self) -> memoryview:
         return memoryview(np.append(self.heads[:, 1], np.uint32(len(self.order))))
 
+    @cached_property
+    def head_ranges(self) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """The distinct tokens, and where in ``order`` the places of each begin and end; then -1, which has none."""
+        token, first = self.heads.astype(np.int64).T
+        last = np.append(first[1:], len(self.order))[: len(first)]
+        return np.append(token, -1), np.append(first, 0), np.append(last, 0)
+
     def encoded(self, tokens: Integer[np.ndarray, " n"]) -> bytes:
         """The end of ``tokens`` as bytes of this text, after the last one too large to stand in it."""
         if len(tokens) and int(tokens.max()) >= self.separator:
@@ -239,6 +246,12 @@ class Shard:
             return length + 1, first, last
         return self.longest(self.encoded(tokens[1:]), followed)
 
+    def tokens_at(self, low: int, high: int, length: int) -> list[int]:
+        """The token ``length`` places after each of a range of ``order``, separators included: they do not fall."""
+        text, width = self.text, self.width
+        places = [(place + length) * width for place in self._ordered[low:high].tolist()]
+        return [int.from_bytes(text[place : place + width], "big") for place in places]
+
     def places(self, low: int, high: int) -> Int[np.ndarray, " n"]:
         """The places of a range of ``order``."""
         return self.order[low:high].astype(np.int64)
@@ -252,7 +265,8 @@ class Shard:
 def heads_of(tokens: UInt[np.ndarray, " place"], separator: int) -> UInt[np.ndarray, "distinct 2"]:
     """Each distinct token but the separator, and how many places begin with a smaller one."""
     if tokens.dtype.itemsize <= 2:
-        counts = np.bincount(tokens, minlength=separator + 1)[:separator]
+        parts = (tokens[start : start + (1 << 20)] for start in range(0, len(tokens), 1 << 20))
+        counts = sum(np.bincount(part, minlength=separator + 1)[:separator] for part in parts)
         distinct = np.flatnonzero(counts)
         counts = counts[distinct]
     else:

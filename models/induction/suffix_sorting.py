@@ -10,6 +10,9 @@ from jaxtyping import Int, UInt, UInt8
 #: Above this id, ranks are found by sorting and not in a table.
 LARGEST_TABLE = 1 << 26
 
+#: So many numbers are sifted at a time.
+IN_CACHE = 1 << 15
+
 #: Who can sort; the first is taken where it is installed. The order is the same.
 BUILDERS = ("pydivsufsort", "numpy")
 
@@ -38,13 +41,13 @@ def suffix_order(tokens: UInt[np.ndarray, " place"], builder: str | None = None)
     >>> suffix_order(np.array([1, 0, 1, 0], np.uint16), "numpy").tolist()
     [3, 1, 2, 0]
     """
-    ranks, n_ranks = dense_ranks(tokens)
+    ranks, n_ranks = narrow_ranks(tokens)
     by = by_divsufsort if (builder or default_builder()) == "pydivsufsort" else by_doubling
     return by(ranks, n_ranks)
 
 
-def dense_ranks(tokens: UInt[np.ndarray, " place"]) -> tuple[UInt[np.ndarray, " place"], int]:
-    """The tokens, numbered from 0 without gaps in their order, and how many are distinct."""
+def narrow_ranks(tokens: UInt[np.ndarray, " place"]) -> tuple[UInt[np.ndarray, " place"], int]:
+    """The tokens, numbered without gaps in their order if they then take fewer bytes, and one more than the largest."""
     largest = int(tokens.max())
     if largest >= LARGEST_TABLE:
         distinct, ranks = np.unique(tokens, return_inverse=True)
@@ -53,8 +56,8 @@ def dense_ranks(tokens: UInt[np.ndarray, " place"]) -> tuple[UInt[np.ndarray, " 
     present = np.zeros(largest + 1, bool)
     present[native] = True
     n_ranks = int(present.sum())
-    if n_ranks == largest + 1:
-        return native, n_ranks
+    if _bytes_for(n_ranks) == _bytes_for(largest + 1):
+        return native, largest + 1
     return (np.cumsum(present) - 1).astype(np.uint32)[native], n_ranks
 
 
@@ -62,12 +65,22 @@ def by_divsufsort(ranks: UInt[np.ndarray, " place"], n_ranks: int) -> UInt[np.nd
     """Sorts the bytes, most significant first, and keeps the places where a token begins."""
     from pydivsufsort import divsufsort
 
-    width = max(1, ((n_ranks - 1).bit_length() + 7) // 8)
+    width = _bytes_for(n_ranks)
     order = divsufsort(_big_endian(ranks, width))
     if width == 1:
         return order.astype(np.uint32)
-    begins = (order & (width - 1) if width & (width - 1) == 0 else order % width) == 0
-    return (order[begins] // width).astype(np.uint32)
+    found, first = np.empty(len(ranks), np.uint32), 0
+    for start in range(0, len(order), IN_CACHE):
+        part = order[start : start + IN_CACHE]
+        begins = part & (width - 1) if width & (width - 1) == 0 else part % width
+        part = part.take(np.flatnonzero(begins == 0))
+        found[first : first + len(part)] = part // width if width == 3 else part >> (width >> 1)
+        first += len(part)
+    return found
+
+
+def _bytes_for(n_ranks: int) -> int:
+    return max(1, ((n_ranks - 1).bit_length() + 7) // 8)
 
 
 def _big_endian(ranks: UInt[np.ndarray, " place"], width: int) -> UInt8[np.ndarray, " byte"]:

@@ -1,0 +1,253 @@
+"""Index, exact queries and in-context induction, beside pydivsufsort, infini-gram and tokengrams, in one run.
+
+A corpus of Zipf's tokens (65,000 of them, documents of 1,000) with copied stretches; prompts of 500 tokens whose
+ends, of 0 to 13 tokens, are copied from it. Run with one BLAS thread::
+
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/matching.py --peers /path/to/python
+
+where that Python has infini-gram and tokengrams (``pip install infini-gram tokengrams``); without ``--peers``
+this one is asked. ``--tokens 1e6`` makes it short. CPU seconds are of all threads and children; memory is the
+peak beyond what the process had before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter, process_time
+
+import numpy as np
+
+from nextlens.models.induction import ExactInduction, InfiniGram, SuffixArray
+from nextlens.models.induction.exact import longest_match
+from nextlens.models.induction.shard import Shard
+
+VOCABULARY, DOCUMENT, PROMPTS, PROMPT, BATCH, CONTEXT = 65_000, 1_000, 300, 500, 10_000, 1_024
+ROUNDS = 3
+
+
+def corpus(n_tokens: int, rng: np.random.Generator) -> np.ndarray:
+    """Zipf's tokens, in which about every 400th begins a stretch copied from elsewhere."""
+    frequency = 1 / np.arange(1, VOCABULARY + 1) ** 1.1
+    tokens = rng.choice(VOCABULARY, n_tokens, p=frequency / frequency.sum()).astype(np.uint16)
+    for length in rng.geometric(1 / 12, n_tokens // 400).tolist():
+        here, there = rng.integers(n_tokens - length, size=2)
+        tokens[there : there + length] = tokens[here : here + length].copy()
+    return tokens
+
+
+def prompts(tokens: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Stretches of the corpus, shuffled but for the last 0 to 13 tokens."""
+    found = np.empty((n, PROMPT), np.uint16)
+    for row, kept in zip(found, rng.integers(14, size=n), strict=True):
+        start = rng.integers(len(tokens) - PROMPT)
+        row[:] = tokens[start : start + PROMPT]
+        row[: PROMPT - kept] = rng.permutation(row[: PROMPT - kept])
+    return found
+
+
+def peak() -> float:
+    """MiB, of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def resident() -> float:
+    """MiB, of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def alone(job: Callable[[], object]) -> dict[str, float]:
+    """Wall and CPU seconds and peak memory of a job, run in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+
+    def run() -> None:
+        before, wall, cpu = resident(), perf_counter(), process_time()
+        job()
+        there.send({"wall": perf_counter() - wall, "cpu": process_time() - cpu, "memory": peak() - before})
+
+    child = context.Process(target=run)
+    child.start()
+    found = here.recv()
+    child.join()
+    return found
+
+
+def ask_peers(python: str, folder: Path, what: str) -> dict | None:
+    """What ``matching_peers.py`` measures under another interpreter; None if what it needs is not installed."""
+    script = Path(__file__).with_name("matching_peers.py")
+    done = subprocess.run([python, script, folder, what], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{what}: {done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def show(name: str, found: dict | None, unit: str = "") -> None:
+    """One line."""
+    if found is None:
+        print(f"  {name:<52} not installed")
+    else:
+        print(f"  {name:<52} " + "  ".join(f"{key} {value:.4g}" for key, value in found.items()) + unit, flush=True)
+
+
+def in_milliseconds(times: list[float]) -> dict[str, float]:
+    wall = np.array(times) * 1e3
+    return {"median": np.median(wall), "mean": wall.mean(), "p95": np.quantile(wall, 0.95), "max": wall.max()}
+
+
+def timed(ask: Callable[[list[int]], object], asked: list[list[int]]) -> dict[str, float]:
+    """How long each of ``asked`` takes, wall clock."""
+    times = []
+    for prompt in asked:
+        start = perf_counter()
+        ask(prompt)
+        times.append(perf_counter() - start)
+    return in_milliseconds(times)
+
+
+def best(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Each figure's least over the rounds: what the machine does when nobody disturbs it."""
+    return {key: min(each[key] for each in rounds) for key in rounds[0]}
+
+
+def build_rows(tokens: np.ndarray, folder: Path, peers: str) -> None:
+    documents = np.split(tokens, range(DOCUMENT, len(tokens), DOCUMENT))
+    print(f"index of {len(tokens):,} tokens, {len(documents):,} documents; seconds, MiB")
+    separated = np.insert(tokens, np.arange(DOCUMENT, len(tokens), DOCUMENT), np.uint16(65_535))
+
+    def divsufsort() -> None:
+        from pydivsufsort import divsufsort
+
+        divsufsort(separated)
+
+    plain, ours = [], []
+    for _ in range(ROUNDS):
+        plain.append(alone(divsufsort))
+        ours.append(alone(lambda: SuffixArray.build(documents, VOCABULARY, path=folder / "ours")))
+    show("pydivsufsort alone, nothing kept", best(plain))
+    show("nextlens: documents to a saved index, checksummed", best(ours))
+    ratio = best(ours)["cpu"] / best(plain)["cpu"]
+    print(f"  budget 1.2 x pydivsufsort, CPU: {ratio:.2f} {'kept' if ratio <= 1.2 else 'MISSED'}")
+    budget = 200 * 2**20
+    shards = alone(lambda: SuffixArray.build(documents, VOCABULARY, memory=budget, path=folder / "sharded"))
+    show(f"nextlens: the same within memory={budget:,} bytes", shards)
+    show("nextlens: by NumPy alone", alone(lambda: Shard.build(documents, 2, "numpy")))
+    for what in ("infini-gram, 1 process", "infini-gram, 2 processes", "tokengrams"):
+        show(what, ask_peers(peers, folder, what))
+    size = sum(file.stat().st_size for file in (folder / "ours").glob("*.bin")) / len(tokens)
+    print(f"  on disk: {size:.3f} bytes a token; budget 8: {'kept' if size <= 8 else 'MISSED'}")
+    start = perf_counter()
+    SuffixArray.open(folder / "ours")
+    print(f"  opened in {1e3 * (perf_counter() - start):.1f} ms")
+
+
+def query_rows(folder: Path, peers: str, asked: list[list[int]]) -> None:
+    print(
+        f"{len(asked)} prompts of {PROMPT} tokens, one by one, counts of all that follows; ms, least of {ROUNDS} rounds"
+    )
+    model = InfiniGram(SuffixArray.open(folder / "ours"))
+    engines = ("engine in memory", "engine, mapped", "engine in memory, exact")
+    ours, theirs = [], {name: [] for name in engines}
+    for _ in range(ROUNDS):
+        ours.append(timed(lambda prompt: model.match(prompt).next_counts, asked))
+        for name in engines:
+            found = ask_peers(peers, folder, name)
+            if found is not None:
+                theirs[name].append(found)
+    show("nextlens, mapped, exact", best(ours))
+    for name in engines:
+        times = [in_milliseconds(found["times"]) for found in theirs[name]]
+        show(f"infini-gram {name}", best(times) if times else None)
+    found = [model.match(prompt) for prompt in asked]
+    counts = np.quantile([match.count for match in found], [0.5, 0.95, 1]).astype(int).tolist()
+    print(f"  mean n {np.mean([match.length for match in found]):.1f}; count: median, p95, max {counts}")
+    if theirs[engines[0]]:
+        engine = theirs[engines[0]][0]
+        equal = [(match.length, match.count) for match in found] == [tuple(pair) for pair in engine["answers"]]
+        print(f"  n and count equal to the engine's on every prompt: {equal}")
+        fast, slow = best(ours), best([in_milliseconds(each["times"]) for each in theirs[engines[0]]])
+        for key in ("median", "p95"):
+            print(f"  budget, {key} <= the engine's in memory: {'kept' if fast[key] <= slow[key] else 'MISSED'}")
+
+
+def batch_rows(folder: Path, tokens: np.ndarray, rng: np.random.Generator) -> None:
+    print(f"{BATCH:,} prompts at once; seconds, least of {ROUNDS} rounds")
+    model = InfiniGram(SuffixArray.open(folder / "ours"))
+    asked = list(prompts(tokens, BATCH, rng))
+    for name, ask in {
+        "one by one": lambda: [model.match(prompt) for prompt in asked],
+        "matches, 1 thread": lambda: model.matches(asked),
+        "matches, 2 threads": lambda: model.matches(asked, threads=2),
+        "matches, 2 processes": lambda: in_processes(model, asked, 2),
+    }.items():
+        rounds = []
+        for _ in range(ROUNDS):
+            wall, cpu = perf_counter(), process_time()
+            ask()
+            rounds.append({"wall": perf_counter() - wall, "cpu": process_time() - cpu})
+        show(f"nextlens: {name}", best(rounds))
+    text = np.concatenate(asked[:8]).astype(np.int64)
+    start = perf_counter()
+    model.votes(text)
+    print(f"  votes at every position of {len(text):,} tokens: {1e3 * (perf_counter() - start):.0f} ms")
+
+
+def in_processes(model: InfiniGram, asked: list[np.ndarray], n: int) -> list[list[tuple]]:
+    """The same by forked processes, which hand their answers back."""
+    global _MODEL
+    _MODEL = model
+    with multiprocessing.get_context("fork").Pool(n) as pool:
+        return pool.map(_answers, [asked[start::n] for start in range(n)])
+
+
+def _answers(asked: list[np.ndarray]) -> list[tuple]:
+    return [(match.length, match.count, match.tokens, match.counts) for match in _MODEL.matches(asked)]
+
+
+def exact_rows(rng: np.random.Generator) -> None:
+    print(f"exact induction in a context of {CONTEXT:,} tokens; ms, median of 300 contexts")
+    contexts = [corpus(3_000, rng)[:CONTEXT].astype(np.int64) for _ in range(300)]
+    matcher, last = ExactInduction(VOCABULARY), np.array([CONTEXT - 1])
+    search = timed(longest_match, contexts)
+    votes = timed(lambda context: matcher.votes(context, last), contexts)
+    show("nextlens: the longest match and its places", search)
+    show("nextlens: votes of the last position", votes)
+    print(f"  budget 0.11 ms: {'kept' if votes['median'] <= 0.11 else 'MISSED'}")
+    show("nextlens: votes of all positions", timed(matcher.votes, contexts[:20]))
+
+    def streamed(context: np.ndarray) -> None:
+        reader = matcher.reader()
+        for token in context.tolist():
+            reader.read(token)
+
+    show("nextlens: reader, all positions one by one", timed(streamed, contexts[:5]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=lambda text: int(float(text)), default=25_000_000)
+    parser.add_argument("--peers", default=sys.executable, help="a Python that has infini-gram and tokengrams")
+    parser.add_argument("--folder", type=Path, help="where to keep the indexes; by default nowhere")
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        tokens = corpus(options.tokens, rng)
+        asked = prompts(tokens, PROMPTS, rng)
+        np.save(folder / "tokens.npy", tokens)
+        np.save(folder / "prompts.npy", asked)
+        build_rows(tokens, folder, options.peers)
+        query_rows(folder, options.peers, asked.tolist())
+        batch_rows(folder, tokens, rng)
+        exact_rows(rng)
+
+
+if __name__ == "__main__":
+    main()
