@@ -24,6 +24,8 @@ from nextlens.models.attached import Attached, ReadLogits
 from nextlens.models.gguf import load_gguf
 from nextlens.models.hooked import Hooked
 from nextlens.models.hugging_face import PICKLES, bridged, load_directory, wrapped
+from nextlens.models.induction.matching_model import MatchingConfig, MatchingModel
+from nextlens.models.induction.residual_head import HeadConfig, ResidualHead
 from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.state_dicts import Config, from_weights, read_weights
 from nextlens.models.transformer import Transformer, TransformerConfig
@@ -34,7 +36,13 @@ from nextlens.models.weights import precision, put_weights
 FORMAT = 1
 
 #: What can be written, by the name of its class; a file that names none holds a Transformer.
-KINDS = {"Transformer": (Transformer, TransformerConfig), "Recurrent": (Recurrent, RecurrentConfig)}
+KINDS = {
+    "Transformer": (Transformer, TransformerConfig),
+    "Recurrent": (Recurrent, RecurrentConfig),
+    "MatchingModel": (MatchingModel, MatchingConfig),
+    "ResidualHead": (ResidualHead, HeadConfig),
+}
+Kept = Transformer | Recurrent | MatchingModel | ResidualHead
 
 #: The file looked for when a folder is given.
 FILE_NAME = "checkpoint.safetensors"
@@ -70,7 +78,7 @@ class TrainingState:
 
 def save(
     path: str | os.PathLike[str],
-    model: Transformer | Recurrent,
+    model: Kept,
     *,
     made_by: Mapping[str, Any] | None = None,
     training: TrainingState | None = None,
@@ -84,7 +92,7 @@ def save(
     ----------
     path : path
         A file; or a folder, in which it is called ``checkpoint.safetensors``. Folders are made.
-    model : Transformer or Recurrent
+    model : Transformer, Recurrent, MatchingModel or ResidualHead
     made_by : mapping, optional
         JSON-able: process, seed, step, whatever repeats it. Versions are added.
     training : TrainingState, optional
@@ -99,7 +107,7 @@ def save(
     Raises
     ------
     ValueError
-        If ``made_by`` is not JSON-able, or ``model`` is of neither class.
+        If ``made_by`` is not JSON-able, or ``model`` is of none of these classes.
     OSError
         If the file cannot be written, naming it.
     """
@@ -249,7 +257,26 @@ def _from_path(
         )
     if path.suffix in PICKLES:
         _refuse_without(config, repr(str(path)))
-    return _load_ours(_file(path), device, dtype)
+    model = _load_ours(_file(path), device, dtype)
+    if isinstance(model, MatchingModel | ResidualHead):
+        raise ValueError(f"{str(_file(path))!r} holds a {type(model).__name__}, which load_matcher reads")
+    return model
+
+
+def load_matcher(
+    path: str | os.PathLike[str], *, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
+) -> MatchingModel | ResidualHead:
+    """What :func:`save` wrote of a matching model, or of a head, which comes without the model that it reads.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`load`; also if it holds a model of another kind.
+    """
+    model = _load_ours(_file(path), device, None if dtype is None else precision(dtype))
+    if not isinstance(model, MatchingModel | ResidualHead):
+        raise ValueError(f"{str(_file(path))!r} holds a {type(model).__name__}, which load reads")
+    return model
 
 
 def _from_memory(what: Any, parts: Mapping[str, Any], vocabulary: Vocabulary | None) -> Hooked:
@@ -283,7 +310,7 @@ def _refuse_without(config: Config | None, what: str) -> None:
         )
 
 
-def _load_ours(target: Path, device: str | torch.device, dtype: torch.dtype | None) -> Transformer | Recurrent:
+def _load_ours(target: Path, device: str | torch.device, dtype: torch.dtype | None) -> Kept:
     header, tensors = _read(target, "model/")
     try:
         made, configured = KINDS[one_of("kind", header.get("kind", "Transformer"), tuple(KINDS))]

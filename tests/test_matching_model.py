@@ -11,9 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from nextlens.models.batch import Batch
+from nextlens.models.checkpoints import load, load_matcher, save
 from nextlens.models.induction.context_features import GivenFeatures, ResidualFeatures
 from nextlens.models.induction.features import reading
 from nextlens.models.induction.matching_model import MatchingConfig, MatchingModel
+from nextlens.models.induction.residual_head import HeadConfig, ResidualHead
 from nextlens.models.induction.window_features import WindowFeatures
 from nextlens.models.transformer import Transformer, TransformerConfig
 
@@ -209,3 +211,23 @@ def test_features_of_whole_contexts_can_be_confined_to_windows():
         WindowFeatures(whole, 9)
     with pytest.raises(ValueError, match="window is None, and the features have no n_ctx"):
         WindowFeatures(GivenFeatures(lambda tokens: tokens[:, None], N_TOKENS))
+
+
+# --- on disk
+
+
+def test_a_matching_model_and_a_head_come_back_from_their_files(tmp_path):
+    model = perturbed()
+    path = save(tmp_path / "matching.safetensors", model, made_by={"teacher": "none"})
+    found = load_matcher(path)
+    assert found.config == model.config
+    torch.testing.assert_close(WindowFeatures(found)(TOKENS), WindowFeatures(model)(TOKENS), atol=0, rtol=0)
+    head = ResidualHead(HeadConfig("blocks.0.resid_post", 8, 3, seed=4))
+    found = load_matcher(save(tmp_path / "head", head))
+    assert (found.site, found.config) == (head.site, head.config)
+    assert torch.equal(found.A, head.A)
+    with pytest.raises(ValueError, match=r"matching\.safetensors' holds a MatchingModel, which load_matcher reads"):
+        load(path)
+    transformer = save(tmp_path / "model.safetensors", Transformer(TransformerConfig(n_tokens=3)))
+    with pytest.raises(ValueError, match=r"model\.safetensors' holds a Transformer, which load reads"):
+        load_matcher(transformer)

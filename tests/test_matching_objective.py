@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from nextlens.models.batch import Batch
 from nextlens.models.induction.matching_model import MatchingConfig, MatchingModel
-from nextlens.models.induction.residual_head import ResidualHead
+from nextlens.models.induction.residual_head import HeadConfig, ResidualHead
 from nextlens.models.induction.retrieval import Retrieval, retrieval
 from nextlens.models.objectives.matching import Matching, matching_losses
 from nextlens.models.objectives.next_token import weighted_mean
@@ -230,7 +230,7 @@ def test_some_queries_are_left_out_with_their_number_and_the_others_give_sound_g
         (lambda: Matching(teacher=mess3(), distance="jensen-shannon", mass=0.9), r"mass=0\.9 goes with"),
         (lambda: Matching(teacher=mess3(), mass=1.5), r"mass=1\.5 must lie between 0 and 1"),
         (lambda: Matching(teacher=mess3(), queries=4, keys=4)(small(), windows()), "model is a Transformer and there"),
-        (lambda: ResidualHead(SITE, 0), "width=0 must be at least 1"),
+        (lambda: HeadConfig(SITE, 0), "width=0 must be at least 1"),
         (lambda: retrieval(np.zeros((2, 0)), np.zeros((2, 0))), r"student has shape \(2, 0\) and teacher \(2, 0\)"),
         (lambda: retrieval(np.full((2, 3), np.nan), np.zeros((2, 3))), "a distance is NaN"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,9 @@ from nextlens.models.batch import Batch
 from nextlens.models.hooked import Hooked, canonical_site
 
 
-class ResidualHead(nn.Module):
-    """``e[t] = A r[t]`` with ``r`` the value at a site of a frozen model; ``A`` alone is trained.
+@dataclass(frozen=True)
+class HeadConfig:
+    """Everything that decides a :class:`ResidualHead`, its first weights included.
 
     Parameters
     ----------
@@ -27,21 +29,40 @@ class ResidualHead(nn.Module):
     n_out : int, default=32
         Width of a feature.
     seed : int, default=0
-        ``A`` is drawn from N(0, 1 / width).
 
     Raises
     ------
     ValueError
-        If a number is below 1.
+        If a number is out of range.
     """
 
-    def __init__(self, site: str, width: int, n_out: int = 32, *, seed: int = 0):
+    site: str
+    width: int
+    n_out: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least("width", self.width, 1)
+        at_least("n_out", self.n_out, 1)
+        at_least("seed", self.seed, 0)
+
+
+class ResidualHead(nn.Module):
+    """``e[t] = A r[t]`` with ``r`` the value at a site of a frozen model; ``A`` alone is trained.
+
+    ``A`` is drawn from N(0, 1 / width).
+
+    Parameters
+    ----------
+    config : HeadConfig
+        :meth:`for_model` finds the width.
+    """
+
+    def __init__(self, config: HeadConfig):
         super().__init__()
-        at_least("width", width, 1)
-        at_least("n_out", n_out, 1)
-        self.site = site
-        drawn = torch.randn(n_out, width, generator=torch.Generator().manual_seed(seed))
-        self.A = nn.Parameter(drawn / math.sqrt(width))
+        self.config = config
+        drawn = torch.randn(config.n_out, config.width, generator=torch.Generator().manual_seed(config.seed))
+        self.A = nn.Parameter(drawn / math.sqrt(config.width))
 
     @classmethod
     def for_model(cls, model: Hooked, site: str, n_out: int = 32, *, seed: int = 0) -> ResidualHead:
@@ -55,7 +76,11 @@ class ResidualHead(nn.Module):
         weights = model.parameters() if isinstance(model, nn.Module) else ()
         device = next((weight.device for weight in weights), torch.device("cpu"))
         values = site_values(model, Batch.from_tokens([[0, 0, 0]], device=device), site)
-        return cls(site, values.shape[-1], n_out, seed=seed).to(device)
+        return cls(HeadConfig(site, values.shape[-1], n_out, seed)).to(device)
+
+    @property
+    def site(self) -> str:
+        return self.config.site
 
     def forward(self, model: Hooked, batch: Batch) -> Float[Tensor, "batch time feature"]:
         """Features; no gradient reaches the model."""
