@@ -176,6 +176,8 @@ def test_indexes_that_do_not_go_together_are_refused():
         InfiniGram(index).votes(np.array([0, 1]), np.array([2]))
     with pytest.raises(ValueError, match="token hold 2"):
         InfiniGram(index).reader().read(2)
+    twice = InfiniGram([index, index]).places(np.array([0]))
+    assert (twice.document.tolist(), twice.offset.tolist(), twice.token.tolist()) == ([0, 1], [1, 1], [1, 1])
     assert InfiniGram([index, SuffixArray.build([[5]])]).n_tokens == 6
 
 

@@ -154,12 +154,23 @@ def test_documents_are_added_to_a_saved_index(tmp_path):
 
 def test_a_budget_of_memory_makes_shards_and_refuses_a_document_that_exceeds_it():
     documents = [[1] * 100] * 9
-    index = SuffixArray.build(documents, memory=3 * 101 * 29, builder="pydivsufsort")
+    index = SuffixArray.build(documents, memory=3 * 101 * 20, builder="pydivsufsort")
     assert [shard.n_documents for shard in index.shards] == [3, 3, 3]
-    with pytest.raises(ValueError, match="document of 200 tokens needs 5,800 bytes to build; with memory=1000"):
+    with pytest.raises(ValueError, match="document of 200 tokens needs 4,000 bytes to build; with memory=1000"):
         SuffixArray.build([[1] * 200], memory=1000, builder="pydivsufsort")
     with pytest.raises(ValueError, match="memory=0"):
         SuffixArray.build(documents, memory=0)
+
+
+def test_a_shard_may_hold_no_token(tmp_path):
+    """Three documents of which the last two are empty, and stand in shards of their own."""
+    index = SuffixArray.build([[1, 2]], path=tmp_path).add([[]]).add([[]])
+    assert (content(SuffixArray.open(tmp_path)), len(index.shards)) == ([[1, 2], [], []], 3)
+    model = InfiniGram(SuffixArray.open(tmp_path))
+    assert model.match([]).next_counts == model.matches([[]])[0].next_counts == {1: 1, 2: 1, -1: 3}
+    assert model.match([1]).next_counts == model.matches([[1]])[0].next_counts == {2: 1}
+    assert model.votes(np.array([1, 0])).length.tolist() == [1, 0]
+    assert model.places(np.array([2])).token.tolist() == [1, 2]
 
 
 def test_documents_are_taken_one_by_one(tmp_path):
@@ -171,7 +182,7 @@ def test_documents_are_taken_one_by_one(tmp_path):
             seen.append(len(list(tmp_path.glob("*.order.bin"))))
             yield [1] * 100
 
-    SuffixArray.build(documents(), 2, memory=2 * 101 * 29, path=tmp_path, builder="pydivsufsort")
+    SuffixArray.build(documents(), 2, memory=2 * 101 * 20, path=tmp_path, builder="pydivsufsort")
     assert seen == [0, 0, 0, 1, 1, 2]
 
 
@@ -295,7 +306,7 @@ def test_a_disk_that_fills_up_leaves_the_old_index_as_it_was(saved):
     open_before = SuffixArray.open(saved)
     for build in (
         lambda: SuffixArray.build([[1] * 90_000], path=saved),
-        lambda: SuffixArray.build([[1] * 900, [1] * 90_000], memory=90_500 * 29, path=saved),
+        lambda: SuffixArray.build([[1] * 900, [1] * 90_000], memory=90_500 * 20, path=saved),
         lambda: SuffixArray.open(saved).add([[1] * 90_000]),
     ):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))

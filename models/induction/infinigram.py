@@ -125,7 +125,7 @@ class InfiniGram(Matcher):
             If a token is out of range.
         """
         length, ranges = self._longest(checked("prompt", prompt, self.n_tokens), followed=False)
-        found = [followers_of_one(shard, length, low, high) for shard, low, high in ranges]
+        found = [followers_of_one(self.shards[number], length, low, high) for number, low, high in ranges]
         tokens, counts = found[0] if len(found) == 1 else _added(found)
         return Match(length, int(counts.sum()), tokens, counts)
 
@@ -193,33 +193,32 @@ class InfiniGram(Matcher):
         Beyond :data:`MOST_PLACES` of them, one for each next token, with the weight of all.
         """
         length, ranges = self._longest(checked("tokens", tokens, self.n_tokens), followed=self.end is None)
-        many = sum(high - low for _, low, high in ranges) > MOST_PLACES
-        parts = [(_some_of if many else _all_of)(shard, length, low, high) for shard, low, high in ranges]
-        document, offset, token = [], [], []
-        for (shard, _, _), (places, _) in zip(ranges, parts, strict=True):
-            found, at = shard.located(places)
-            document.append(found + self._first_document[self.shards.index(shard)])
-            offset.append(at + length)
-            said = shard.tokens[places + length].astype(np.int64)
-            token.append(np.where(said == shard.separator, END if self.end is None else self.end, said))
-        token, weight = np.concatenate(token), np.concatenate([weight for _, weight in parts]).astype(float)
-        keep = np.flatnonzero(token != END)
-        columns = (np.concatenate(document), np.concatenate(offset), token, weight)
+        listed = _all_of if sum(high - low for _, low, high in ranges) <= MOST_PLACES else _some_of
+        parts = []
+        for number, low, high in ranges:
+            shard = self.shards[number]
+            places, weight = listed(shard, length, low, high)
+            document, offset = shard.located(places)
+            token = shard.tokens[places + length].astype(np.int64)
+            token[token == shard.separator] = END if self.end is None else self.end
+            parts.append((document + self._first_document[number], offset + length, token, weight))
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        keep = np.flatnonzero(columns[2] != END)
         return Places("corpus", length, *(column[keep] for column in columns))
 
     def reader(self) -> InfiniGramReader:
         """Reads one token at a time: the range of the last match is narrowed, or a shorter match sought."""
         return InfiniGramReader(self)
 
-    def _longest(self, tokens: Int[np.ndarray, " time"], followed: bool) -> tuple[int, list[tuple[Shard, int, int]]]:
-        """The largest n of all shards, and the ranges of those that have it."""
+    def _longest(self, tokens: Int[np.ndarray, " time"], followed: bool) -> tuple[int, list[tuple[int, int, int]]]:
+        """The largest n of all shards, and the numbers and ranges of those that have it."""
         best, ranges = 0, []
-        for shard in self.shards:
+        for number, shard in enumerate(self.shards):
             length, low, high = shard.longest(shard.encoded(tokens), followed, known=best)
             if length > best:
                 best, ranges = length, []
             if length == best:
-                ranges.append((shard, low, high))
+                ranges.append((number, low, high))
         return best, ranges
 
     def _answers(

@@ -18,8 +18,8 @@ from nextlens.models.induction.shard import LARGEST_SHARD, Shard, width_for
 from nextlens.models.induction.suffix_sorting import BUILDERS, default_builder
 from nextlens.models.vocabulary import Vocabulary
 
-#: Bytes of memory that building takes for each token, at most: so much, and so much more for each byte of a token.
-MEMORY = {"pydivsufsort": (16, 13), "numpy": (110, 4)}
+#: Bytes of memory that building takes for each token, at most, by the bytes of a token.
+MEMORY = {"pydivsufsort": {1: 20, 2: 28, 4: 70}, "numpy": {1: 115, 2: 118, 4: 126}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,8 +362,7 @@ def _drained(waiting: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _needed(tokens: int, width: int, builder: str) -> int:
-    fixed, per_byte = MEMORY[builder]
-    return tokens * (fixed + per_byte * width)
+    return tokens * MEMORY[builder][width]
 
 
 def _most(memory: int | None, width: int, builder: str) -> int:
@@ -389,9 +388,9 @@ def _arrays(
             if vocabulary is None:
                 raise ValueError(f"document {number} is a text; give the vocabulary to read it with, or token ids")
             document = vocabulary.encode(document)
-        if np.ndim(document) == 0:
-            raise ValueError(f"document {number} is {document!r}; documents is a list of them, each a sequence of ids")
         found = np.asarray(document)
+        if found.ndim == 0:
+            raise ValueError(f"document {number} is {document!r}; documents is a list of them, each a sequence of ids")
         if found.ndim != 1 or (found.dtype.kind not in "iu" and found.size):
             raise ValueError(f"document {number} is {found.dtype} of shape {found.shape}; it must be a sequence of ids")
         low, high = (int(found.min()), int(found.max())) if found.size else (0, 0)

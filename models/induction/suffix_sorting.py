@@ -7,8 +7,8 @@ from importlib.util import find_spec
 import numpy as np
 from jaxtyping import Int, UInt, UInt8
 
-#: Above this id, ranks are found by sorting and not in a table.
-LARGEST_TABLE = 1 << 26
+#: Ids up to here, or up to twice as many as there are tokens, are ranked by a table; larger ones by sorting.
+SMALL_TABLE = 1 << 16
 
 #: So many numbers are sifted at a time.
 IN_CACHE = 1 << 15
@@ -49,7 +49,7 @@ def suffix_order(tokens: UInt[np.ndarray, " place"], builder: str | None = None)
 def narrow_ranks(tokens: UInt[np.ndarray, " place"]) -> tuple[UInt[np.ndarray, " place"], int]:
     """The tokens, numbered without gaps in their order if they then take fewer bytes, and one more than the largest."""
     largest = int(tokens.max())
-    if largest >= LARGEST_TABLE:
+    if largest >= max(SMALL_TABLE, 2 * len(tokens)):
         distinct, ranks = np.unique(tokens, return_inverse=True)
         return ranks.astype(np.uint32), len(distinct)
     native = tokens.astype(tokens.dtype.newbyteorder("="), copy=False)
@@ -58,7 +58,9 @@ def narrow_ranks(tokens: UInt[np.ndarray, " place"]) -> tuple[UInt[np.ndarray, "
     n_ranks = int(present.sum())
     if _bytes_for(n_ranks) == _bytes_for(largest + 1):
         return native, largest + 1
-    return (np.cumsum(present) - 1).astype(np.uint32)[native], n_ranks
+    rank = np.cumsum(present, dtype=np.uint32)
+    rank -= 1
+    return rank[native], n_ranks
 
 
 def by_divsufsort(ranks: UInt[np.ndarray, " place"], n_ranks: int) -> UInt[np.ndarray, " place"]:
