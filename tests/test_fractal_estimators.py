@@ -86,7 +86,7 @@ def draws(n: int, count: int) -> np.ndarray:
     return np.stack([fractal.fractional_gaussian_noise((count, n), hurst, rng) for hurst in HURST])
 
 
-SHORT, LONG = draws(4096, 10), draws(65536, 2)
+SHORT, LONG = draws(4096, 8), draws(65536, 2)
 
 
 @every_estimator
@@ -97,7 +97,7 @@ def test_bias_and_spread_of_short_series_are_those_of_the_table(name):
     # both this mean and the table's are of few draws
     tolerance = 1.5 * spread + 0.002
     assert (np.abs(found.mean(1) - HURST - bias) < tolerance).all(), found.mean(1) - HURST
-    # the ratio of two variances of 9 and 19 degrees of freedom lies in (1/9, 9) but for one case in thousands
+    # the ratio of two variances of 7 and 19 degrees of freedom lies in (1/9, 9) but for one case in thousands
     assert (found.std(1, ddof=1) < 3 * spread).all()
     assert (found.std(1, ddof=1) > spread / 3).all()
 
@@ -106,7 +106,7 @@ def test_bias_and_spread_of_short_series_are_those_of_the_table(name):
 def test_bias_of_long_series_is_that_of_the_table(name):
     estimator, _, (bias, spread) = TABLE[name]
     found = np.array([[estimator(series).value for series in of_h] for of_h in LONG])
-    tolerance = 2 * np.array(spread) + 0.002
+    tolerance = 3 * np.array(spread)
     assert (np.abs(found.mean(1) - HURST - np.array(bias)) < tolerance).all(), found.mean(1) - HURST
 
 
@@ -154,7 +154,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(name):
         found.interval[0] <= HURST[at] + bias <= found.interval[1]
         for found in (estimator(series) for series in SHORT[at])
     ]
-    assert sum(inside) >= 7, sum(inside)
+    assert sum(inside) >= 5, sum(inside)
 
 
 # --- others' code

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Num, Shaped
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from nextlens.models.arguments import at_least
 
@@ -181,7 +181,7 @@ def jackknife(parts: Parts, value: float) -> tuple[tuple[float, float], str]:
     if not (left > 0).all():
         return (-np.inf, np.inf), f"nothing: without one {parts.unit} a scale is empty"
     without = parts.refit(left)
-    half = float(student.ppf(0.975, g - 1) * np.sqrt((g - 1) / g * ((without - without.mean()) ** 2).sum()))
+    half = float(stdtrit(g - 1, 0.975) * np.sqrt((g - 1) / g * ((without - without.mean()) ** 2).sum()))
     plural = {"document": "documents", "stretch": "stretches"}[parts.unit]
     return (value - half, value + half), f"jackknife over {g} {plural}"
 

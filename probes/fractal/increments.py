@@ -161,14 +161,13 @@ def increment_sums(
     room = np.empty(integral.shape[1])
     for column, lag in enumerate(scales.tolist()):
         n = integral.shape[1] - lag
-        runs = [(row, 0, n) for row in range(len(rows))]
-        if len(rows) == 1:
-            at = edges(n, n_units).tolist()
-            runs = [(0, start, end) for start, end in pairwise(at)]
-        for one, (row, start, end) in enumerate(runs):
-            steps = room[: end - start]
-            np.subtract(integral[row, start + lag : end + lag], integral[row, start:end], out=steps)
-            sums[one, column], counts[one, column] = total(steps), end - start
+        at = edges(n, 1 if len(rows) > 1 else n_units)
+        counts[:, column] = np.diff(at)
+        runs = [(row, start, end) for row in integral for start, end in pairwise(at.tolist())]
+        sums[:, column] = [
+            total(np.subtract(row[start + lag : end + lag], row[start:end], out=room[: end - start]))
+            for row, start, end in runs
+        ]
     return sums, counts, unit
 
 
