@@ -22,6 +22,7 @@ from nextlens.models.induction.features import FeatureTable, reading
 from nextlens.models.induction.fuzzy import FuzzyInduction
 from nextlens.models.induction.matching_model import MatchingConfig, MatchingModel
 from nextlens.models.induction.residual_head import ResidualHead, site_values
+from nextlens.models.induction.similarity import DISTANCES, Kind
 from nextlens.models.induction.window_features import WindowFeatures
 from nextlens.models.processes import golden_mean, mess3
 from nextlens.models.recurrent import Recurrent, RecurrentConfig
@@ -238,6 +239,20 @@ def test_by_the_beliefs_of_a_process_a_long_context_says_what_the_ideal_observer
     context_free = np.bincount(tokens, minlength=3) / len(tokens)
     assert np.abs(law - ideal).mean() < 0.04
     assert np.abs(context_free - ideal).mean() > 0.1
+
+
+def test_distances_are_computed_on_the_device_that_was_asked_for(monkeypatch):
+    devices = []
+
+    def distance(rows, columns):
+        devices.append((rows.device.type, columns.device.type))
+        return torch.zeros(len(rows), len(columns))
+
+    monkeypatch.setitem(DISTANCES, "cosine", Kind(distance, 1.0))
+    matcher = FuzzyInduction(lambda tokens: np.ones((len(tokens), 2)), n_tokens=3, device="meta")
+    assert matcher.votes(np.array([0, 1, 2])).row(2)[1].tolist() == [1, 1]
+    assert len(matcher.places(np.array([0, 1, 2]))) == 2
+    assert devices == [("meta", "meta")] * 2
 
 
 # --- refusals

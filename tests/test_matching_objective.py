@@ -85,6 +85,18 @@ def test_the_reduced_loss_is_the_mean_over_queries_of_the_weighted_losses(revers
     assert loss.item() == pytest.approx(torch.cat(expected).mean().item(), rel=1e-4)
 
 
+def test_queries_and_keys_are_drawn_anew_each_time_and_the_seed_decides_them():
+    model, batch = matching_model(), windows()
+    one, other, third = (Matching(teacher=mess3(), queries=10, keys=20, seed=seed) for seed in (0, 0, 1))
+    first, again = one(model, batch), one(model, batch)
+    assert not torch.equal(first != 0, again != 0)
+    assert torch.equal(first, other(model, batch))
+    assert not torch.equal(first != 0, third(model, batch) != 0)
+    everything = Matching(teacher=mess3(), queries=40, keys=56)
+    query, key = everything._draw(batch)
+    assert sorted([*query.tolist(), *key.tolist()]) == list(range(96))
+
+
 def test_positions_without_weight_are_neither_query_nor_key_and_heavy_queries_count_more():
     batch = windows()
     weights = torch.zeros(12, 8)
