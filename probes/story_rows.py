@@ -68,7 +68,7 @@ def label_rows(
 
 def rows_of_stories(rows: xr.DataArray) -> Iterator[tuple[str, Int[np.ndarray, " some"]]]:
     """Every story, in the order in which it first comes, and the numbers of its rows, by rising volume."""
-    names, first, member = np.unique(rows.story.values, return_index=True, return_inverse=True)
+    names, first, member = _numbered(rows.story.values)
     order = np.lexsort((rows.volume.values, member))
     parts = np.split(order, np.cumsum(np.bincount(member))[:-1])
     for code in np.argsort(first, kind="stable"):
@@ -216,11 +216,20 @@ def _counted(story: Shaped[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
     return np.arange(len(story)) - np.repeat(new, np.diff(np.r_[new, len(story)]))
 
 
+def _numbered(
+    story: Shaped[np.ndarray, " row"],
+) -> tuple[Shaped[np.ndarray, " name"], Int[np.ndarray, " name"], Int[np.ndarray, " row"]]:
+    """The names, the first row of each, and the number of each row's name. Rows mostly stand in runs of one name."""
+    new = np.flatnonzero(np.r_[True, story[1:] != story[:-1]]) if len(story) else np.zeros(0, dtype=np.int64)
+    names, first, member = np.unique(story[new], return_index=True, return_inverse=True)
+    return names, new[first], np.repeat(member, np.diff(np.r_[new, len(story)]))
+
+
 def _keys(left: xr.DataArray, right: xr.DataArray) -> tuple[Int[np.ndarray, " left"], Int[np.ndarray, " right"]]:
     """One integer per row, equal where story and volume are."""
     names = np.concatenate([left.story.values, right.story.values])
     volume = np.concatenate([left.volume.values, right.volume.values]).astype(np.int64)
-    _, story = np.unique(names, return_inverse=True)
+    story = _numbered(names)[2]
     low, high = (int(volume.min()), int(volume.max())) if len(volume) else (0, 0)
     key = story * (high - low + 1) + volume - low
     return key[: len(left)], key[len(left) :]
