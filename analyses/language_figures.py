@@ -37,14 +37,17 @@ def lengths(numbers: Mapping[str, Any]) -> CurvesDisplay:
     table, shown = numbers["by_length"]["by length"], numbers["shown"]
     models = [name for name in ("teacher", gim_name(shown), "fuzzy", "exact", f"infini-gram, {shown}") if name in table]
     names = {gim_name(shown): "GIM", f"infini-gram, {shown}": "infini-gram"}
-    labels = [f"{n}\n({count:,})" for n, count in zip(table["length"], table["predictions"], strict=True)]
+    counts = ", ".join(f"{n}: {count:,}" for n, count in zip(table["length"], table["predictions"], strict=True))
     return CurvesDisplay(
-        along=labels,
+        along=table["length"],
         values={names.get(name, name): 100 * np.array(table[name]["mean"]) for name in models},
-        intervals={names.get(name, name): 100 * np.array([table[name]["low"], table[name]["high"]]) for name in models},
-        xlabel="longest match n, tokens (predictions)",
+        intervals={
+            names.get(name, name): 100 * np.array([table[name]["low"], table[name]["high"]])
+            for name in (gim_name(shown), "fuzzy")
+        },
+        xlabel="longest match n, tokens",
         ylabel="next tokens predicted, %",
-        caption=f"strict; n of the GIM with {shown if shown == 'in-domain' else 'both references'}. {_where(numbers)}",
+        caption=f"strict; predictions by n of the GIM, {shown}: {counts}. {_where(numbers)}",
     ).plot()
 
 

@@ -48,9 +48,6 @@ class SlowInfiniGram(ByPlaces):
         found = [(d, i, self.documents[d][i], 1.0) for (d, i), c in zip(ends, lengths, strict=True) if c == n or n == 0]
         return placed("corpus", n, found)
 
-    def around(self, document: int, start: int, stop: int):
-        return self.documents[document][max(0, start) : stop]
-
 
 class SlowInduction(ByPlaces):
     """The longest suffix that the context holds earlier, by looking everywhere."""
@@ -77,25 +74,3 @@ class SlowSimilar(ByPlaces):
         unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
         weight = np.exp(-(1 - unit[:-1] @ unit[-1]) / self.temperature)
         return placed("similar", 0, [(-1, i + 1, tokens[i + 1], w) for i, w in enumerate(weight)])
-
-
-class ListedInfiniGram(ByPlaces):
-    """As ``SlowInfiniGram``, from a list of every run of at most ``longest`` tokens: for no longer matches."""
-
-    def __init__(self, documents, n_tokens: int, longest: int):
-        self.documents, self.n_tokens, self.longest = documents, n_tokens, longest
-        self.followed = {}
-        for d, document in enumerate(documents):
-            words = document.tolist()
-            for i in range(len(words)):
-                for n in range(min(i, longest) + 1):
-                    self.followed.setdefault(tuple(words[i - n : i]), []).append((d, i, words[i], 1.0))
-
-    def places(self, tokens) -> Places:
-        words = np.asarray(tokens).tolist()
-        for n in range(min(len(words), self.longest), -1, -1):
-            if found := self.followed.get(tuple(words[len(words) - n :])):
-                return placed("corpus", n, found)
-        raise AssertionError("nothing was listed")
-
-    around = SlowInfiniGram.around

@@ -32,7 +32,7 @@ def whole(threshold: int, floor: float = 0.0) -> GIM:
 contexts = st.lists(st.integers(0, N - 1), min_size=1, max_size=12)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(contexts, st.integers(0, 4), st.sampled_from([0.0, 0.2]))
 def test_the_law_rebuilt_from_the_places_is_the_one_that_was_said(tokens, threshold, floor):
     gim = whole(threshold, floor)
@@ -42,7 +42,7 @@ def test_the_law_rebuilt_from_the_places_is_the_one_that_was_said(tokens, thresh
         np.testing.assert_allclose(law, said[position].exp().numpy(), atol=1e-12)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(contexts, st.integers(0, 4))
 def test_every_place_is_a_true_match_of_the_length_that_is_stated(tokens, threshold):
     tokens = np.array(tokens)
@@ -59,7 +59,7 @@ def test_every_place_is_a_true_match_of_the_length_that_is_stated(tokens, thresh
     assert sum(one.share for one in found.passages) == pytest.approx(1 if len(found.places) else 0)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(contexts, st.integers(0, 4))
 def test_no_place_is_left_out_and_none_has_a_longer_match(tokens, threshold):
     tokens = np.array(tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextlens.models.batch import Batch
@@ -64,6 +64,7 @@ def by_the_rule(gim: GIM, tokens, tau: int):
     return weights / weights.sum()
 
 
+@settings(max_examples=12)
 @given(st.lists(st.integers(0, N - 1), min_size=1, max_size=14), st.integers(0, 5))
 def test_the_law_is_what_the_rule_says(tokens, tau):
     gim, tokens = whole(tau), np.array(tokens)
@@ -140,6 +141,7 @@ def test_only_short_matches_are_asked_of_the_fuzzy_part():
     assert similar.asked == [0, 1]
 
 
+@settings(max_examples=12)
 @given(st.lists(st.integers(0, N - 1), min_size=1, max_size=14), st.integers(0, 4), st.integers(0, 4))
 def test_one_pass_answers_for_every_threshold(tokens, corpus, context):
     gim, tokens = whole((corpus, context)), np.array(tokens)
@@ -148,6 +150,7 @@ def test_one_pass_answers_for_every_threshold(tokens, corpus, context):
     np.testing.assert_array_equal(votes.length, gim.votes(tokens).length)
 
 
+@settings(max_examples=12)
 @given(st.lists(st.integers(0, N - 1), min_size=1, max_size=12), st.integers(0, 4))
 def test_votes_are_the_sums_of_the_places(tokens, threshold):
     gim, tokens = whole(threshold), np.array(tokens)
@@ -159,6 +162,7 @@ def test_votes_are_the_sums_of_the_places(tokens, threshold):
     assert places.length == votes.length[0]
 
 
+@settings(max_examples=12)
 @given(st.lists(st.integers(0, N - 1), min_size=1, max_size=12), st.integers(0, 4))
 def test_reading_token_by_token_says_the_same(tokens, threshold):
     gim = whole(threshold)

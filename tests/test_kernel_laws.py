@@ -12,22 +12,26 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaC
 from nextlens.models.attached import Attached
 from nextlens.models.batch import Batch
 from nextlens.models.bridge import Bridged
+from nextlens.models.contexts import Conditioned, Truncated
+from nextlens.models.deployment import Eta, Greedy, MinP, Nucleus, Tempered, TopK
 from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.hugging_face import wrapped
 from nextlens.models.induction import ExactInduction, InfiniGram, SuffixArray
 from nextlens.models.induction.context_features import BeliefFeatures, LawFeatures, ResidualFeatures
 from nextlens.models.induction.fuzzy import FuzzyInduction
 from nextlens.models.induction.gim import GIM
+from nextlens.models.induction.kneser_ney import KneserNey
 from nextlens.models.induction.matching_model import MatchingConfig, MatchingModel
 from nextlens.models.induction.window_features import WindowFeatures
 from nextlens.models.kernel import Kernel
+from nextlens.models.mixtures import Interpolated, Mixture
 from nextlens.models.objectives.next_token import next_token, weighted_mean
 from nextlens.models.prefixes import PrefixTree
 from nextlens.models.processes import golden_mean, mess3, rrxor
 from nextlens.models.recording import surprisal
 from nextlens.models.recurrent import Recurrent, RecurrentConfig
+from nextlens.models.tilted import Tilted
 from nextlens.models.transformer import Transformer, TransformerConfig
-from tests.reference_matchers import SlowInduction, SlowInfiniGram, SlowSimilar
 
 SMALL = TransformerConfig(n_tokens=3, n_layers=2, n_heads=2, d_model=16, d_mlp=24, n_ctx=8, seed=1)
 
@@ -103,13 +107,6 @@ HOOKED = {
     "RNN, one-hot": Recurrent(RecurrentConfig(n_tokens=3, kind="RNN", n_layers=2, d_model=16, one_hot=True, seed=1)),
 }
 
-#: What a GIM of three tokens is made of, by definition.
-REFERENCE_PARTS = (
-    SlowInfiniGram([np.array([0, 1, 2, 0, 1, 1]), np.array([2, 2, 0])], 3),
-    SlowInduction(3),
-    SlowSimilar(lambda tokens: np.eye(3)[tokens] + 0.2, 3),
-)
-
 #: Matchers look through these: windows shorter than the words, and a model that reads them in chunks.
 MATCHING = MatchingModel(MatchingConfig(n_tokens=3, n_out=4, n_layers=1, n_heads=2, d_model=8, reach=1, n_ctx=2))
 LITTLE = Transformer(replace(SMALL, n_layers=1, n_ctx=2))
@@ -128,7 +125,28 @@ KERNELS = {
     "fuzzy induction, residual stream": (FuzzyInduction(ResidualFeatures(LITTLE, "blocks.0.resid_post")), 3),
     "fuzzy induction, laws": (FuzzyInduction(LawFeatures(LITTLE), distance="jeffreys", floor=0.1), 3),
     "fuzzy induction, beliefs": (FuzzyInduction(BeliefFeatures(mess3()), window=3), 3),
-    "GIM": (GIM(*REFERENCE_PARTS, threshold=2), 5),
+    "GIM": (
+        GIM(
+            InfiniGram(SuffixArray.build([[0, 1, 2, 0, 1, 1], [2, 2, 0]], 3)),
+            ExactInduction(3),
+            FuzzyInduction(BeliefFeatures(mess3())),
+            threshold=2,
+        ),
+        4,
+    ),
+    "Kneser-Ney": (KneserNey([np.array([0, 1, 2, 0, 1, 1]), np.array([2, 2, 0])], 3, order=3), 4),
+    "tempered": (Tempered(HOOKED["transformer"], 0.7), 5),
+    "top-k": (TopK(HOOKED["transformer"], 2), 5),
+    "nucleus": (Nucleus(HOOKED["transformer"], 0.7), 5),
+    "min-p": (MinP(HOOKED["transformer"], 0.5), 5),
+    "eta": (Eta(HOOKED["transformer"], 0.3), 5),
+    "greedy": (Greedy(HOOKED["transformer"]), 5),
+    "truncated": (Truncated(HOOKED["transformer"], 2), 5),
+    "truncated, positions kept": (Truncated(HOOKED["transformer"], 2, positions="keep"), 5),
+    "conditioned": (Conditioned(HOOKED["transformer"], (2, 0)), 5),
+    "mixture": (Mixture((mess3(), HOOKED["transformer"]), (0.3, 0.7)), 5),
+    "interpolated": (Interpolated((mess3(), HOOKED["transformer"]), (0.3, 0.7)), 5),
+    "tilted": (Tilted(HOOKED["transformer"], lambda strings: strings.double().std(-1), 0.5, horizon=5), 5),
 }
 every_kernel = pytest.mark.parametrize("name", KERNELS)
 every_hooked = pytest.mark.parametrize("name", HOOKED)

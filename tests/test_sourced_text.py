@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from nextlens.models.induction.answers import SOURCES, Answers
+from nextlens.models.induction.exact import ExactInduction
+from nextlens.models.induction.fuzzy import FuzzyInduction
 from nextlens.models.induction.gim import GIM
+from nextlens.models.induction.infinigram import InfiniGram
 from nextlens.models.induction.scores import score_votes
+from nextlens.models.induction.suffix_array import SuffixArray
 from nextlens.models.induction.threshold import choose_threshold
 from nextlens.models.tasks.sourced_text import (
     FIRST_FILLER,
@@ -19,7 +23,7 @@ from nextlens.models.tasks.sourced_text import (
     SourcedText,
     meanings,
 )
-from tests.reference_matchers import ListedInfiniGram, SlowInduction, SlowSimilar, common_suffix
+from tests.reference_matchers import SlowInduction, SlowSimilar, common_suffix
 
 #: The table of the matcher that knows every meaning: 60 documents, the lowest id of equals.
 ALL, ONLY_KINDS = 60, ("override", "synonym", "copy", "fact")
@@ -96,7 +100,7 @@ def test_synonyms_are_all_others_and_the_value_is_the_one_told(text, documents):
 
 def test_facts_are_matched_by_their_ten_tokens_and_no_more(text, reference, documents):
     exact = SlowInduction(text.n_tokens)
-    infinigram = ListedInfiniGram(reference, text.n_tokens, 12)
+    infinigram = InfiniGram(SuffixArray.build(reference, n_tokens=text.n_tokens))
     for document in documents[:20]:
         for at in [i for i, kind in enumerate(document.kind) if kind in ("override", "fact")]:
             kind, said = document.kind[at], np.array(told(document, at))
@@ -127,9 +131,9 @@ def test_fillers_and_values_are_told_apart():
 def asked(text, reference, documents):
     """Every part's answer to every query, what was right, and of which kind and document it was."""
     gim = GIM(
-        ListedInfiniGram(reference, text.n_tokens, 16),
-        SlowInduction(text.n_tokens),
-        SlowSimilar(meanings, text.n_tokens),
+        InfiniGram(SuffixArray.build(reference, n_tokens=text.n_tokens)),
+        ExactInduction(text.n_tokens),
+        FuzzyInduction(meanings, n_tokens=text.n_tokens),
         threshold=6,
     )
     answers = Answers.joined([gim.answers(document.tokens, document.position) for document in documents])
@@ -195,3 +199,15 @@ def test_the_fitted_threshold_is_one_of_those(asked, criterion):
     assert all(5 <= one.corpus <= 10 for one in fit.by_fold)
     if criterion != "bits":
         assert fit.held_out == 1
+
+
+def test_the_matchers_say_what_slow_ones_say(text, documents):
+    for document in documents[:3]:
+        slow = GIM(exact=SlowInduction(text.n_tokens), fuzzy=SlowSimilar(meanings, text.n_tokens), threshold=3)
+        fast = GIM(
+            exact=ExactInduction(text.n_tokens), fuzzy=FuzzyInduction(meanings, n_tokens=text.n_tokens), threshold=3
+        )
+        one, other = (
+            gim.votes(document.tokens, document.position).probabilities(text.n_tokens) for gim in (slow, fast)
+        )
+        np.testing.assert_allclose(one, other, atol=1e-6)

@@ -107,8 +107,8 @@ def law_of(kernel, prompt, words, temperature: float = 1.0):
     return found
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 2, 3])
-@pytest.mark.parametrize(("threshold", "floor"), [(1, 0.0), (2, 0.3), (9, 0.0)])
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+@pytest.mark.parametrize(("threshold", "floor"), [(1, 0.0), (2, 0.3)])
 @pytest.mark.parametrize("kernel", [target(), mess3(0.6, 0.15)], ids=["transformer", "mess3"])
 def test_what_comes_out_has_the_law_of_the_target_whatever_the_draft(kernel, threshold, floor, ahead):
     kernel, draft = Once(kernel), Once(drafts(threshold, floor))
