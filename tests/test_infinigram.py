@@ -174,6 +174,8 @@ def test_indexes_that_do_not_go_together_are_refused():
         InfiniGram(index).matches([[0], [2]])
     with pytest.raises(ValueError, match="positions hold 2"):
         InfiniGram(index).votes(np.array([0, 1]), np.array([2]))
+    with pytest.raises(ValueError, match="threads=0"):
+        InfiniGram(index).matches([[0]], threads=0)
     with pytest.raises(ValueError, match="token hold 2"):
         InfiniGram(index).reader().read(2)
     twice = InfiniGram([index, index]).places(np.array([0]))

@@ -25,7 +25,7 @@ END = -1
 #: With more occurrences than this, one place is named for each next token, with the weight of all.
 MOST_PLACES = 100_000
 
-#: So many queries are answered together.
+#: At most so many queries are answered together.
 TOGETHER = 2048
 
 
@@ -141,7 +141,7 @@ class InfiniGram(Matcher):
         Raises
         ------
         ValueError
-            If a token is out of range, naming the prompt.
+            If a token is out of range, naming the prompt, or ``threads`` is below 1.
         """
         arrays = [np.asarray(prompt) for prompt in prompts]
         if not arrays:
@@ -230,8 +230,11 @@ class InfiniGram(Matcher):
         threads: int,
     ) -> tuple[Int[np.ndarray, " row"], Followers]:
         """For each run before ``ends``: the largest n of all shards, and the added counts of what follows."""
+        at_least("threads", threads, 1)
         queries = [Queries(shard, tokens) for shard in self.shards]
-        parts = [slice(start, start + TOGETHER) for start in range(0, len(ends), TOGETHER)]
+        n_parts = threads * -(-len(ends) // (threads * TOGETHER))
+        cuts = len(ends) * np.arange(n_parts + 1) // max(1, n_parts)
+        parts = [slice(*pair) for pair in pairwise(cuts.tolist()) if pair[0] < pair[1]]
 
         def answer(rows: slice) -> tuple[np.ndarray, Followers]:
             found = [each.longest(ends[rows], available[rows], followed) for each in queries]
@@ -243,11 +246,9 @@ class InfiniGram(Matcher):
                 answers = list(pool.map(answer, parts))
         else:
             answers = [answer(rows) for rows in parts]
-        lengths, counted = zip(*answers, strict=True) if answers else ((), ())
         nothing = np.zeros(0, np.int64)
-        return np.concatenate([nothing, *lengths]), Followers(
-            *(np.concatenate([nothing, *columns]) for columns in zip(*counted, strict=True))
-        ) if counted else Followers(nothing, nothing, nothing)
+        lengths, counted = zip((nothing, Followers(nothing, nothing, nothing)), *answers, strict=True)
+        return np.concatenate(lengths), _concatenated(counted)
 
     def _voted(self, length: Int[np.ndarray, " row"], counted: Followers) -> Votes:
         """The counts as votes: the end of a document as the token for it, or left out."""
@@ -314,11 +315,12 @@ def _joined(queries: list[Queries], found: list[Found], best: Int[np.ndarray, " 
         rows = np.flatnonzero(each.length == best)
         row, token, count = query.followers(Found(*(column[rows] for column in each)))
         parts.append(Followers(rows[row], np.where(token == query.shard.separator, END, token), count))
-    if len(parts) == 1:
-        row, token, count = parts[0]
-    else:
-        row, token, count = _summed(Followers(*(np.concatenate(columns) for columns in zip(*parts, strict=True))))
+    row, token, count = parts[0] if len(parts) == 1 else _summed(_concatenated(parts))
     return Followers(row + first, token, count)
+
+
+def _concatenated(parts: Sequence[Followers]) -> Followers:
+    return Followers(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _summed(counted: Followers) -> Followers:

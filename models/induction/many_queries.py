@@ -170,9 +170,8 @@ class Queries:
     def followers(self, found: Found) -> Followers:
         """What follows each range, ends of documents as separators. Equal ranges are looked at once."""
         keys = np.stack(found)
-        _, first, same = np.unique(
-            keys[0] * (len(self.shard.order) + 1) + keys[1], return_index=True, return_inverse=True
-        )
+        key = keys[0] * (len(self.shard.order) + 1) + keys[1]
+        _, first, same = np.unique(key, return_index=True, return_inverse=True)
         some = followers(self.shard, Found(*keys[:, first]))
         counts = np.bincount(some.row, minlength=len(first))
         begin = np.cumsum(counts) - counts
@@ -184,37 +183,37 @@ class Queries:
 def followers(shard: Shard, found: Found) -> Followers:
     """The distinct tokens after each range, and how often each comes: they stand sorted in the suffix array.
 
-    Long ranges are cut into pieces as long as the ends of a piece differ, so that a common token costs as
-    much as a rare one and no range is read whole.
+    A piece of a range of which both ends are followed by the same token is counted unread; so a common token
+    costs as much as a rare one, and no long range is read whole.
     """
-    empty = found.length == 0
-    pieces = [(np.flatnonzero(~empty), found.low[~empty], found.high[~empty])]
-    done: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-    while len(pieces[0][0]):
-        row, low, high = pieces.pop()
-        whole = high - low <= READ_WHOLE
-        same = ~whole
-        same[~whole] = _follower(shard, low[~whole], found.length[row[~whole]]) == _follower(
-            shard, high[~whole] - 1, found.length[row[~whole]]
-        )
-        ready = whole | same
-        done.append((row[ready], low[ready], high[ready], same[ready]))
-        row, low, high = row[~ready], low[~ready], high[~ready]
-        cuts = low[:, None] + (high - low)[:, None] * np.arange(PIECES + 1) // PIECES
-        pieces.append((np.repeat(row, PIECES), cuts[:, :-1].ravel(), cuts[:, 1:].ravel()))
-    row, low, high, same = (
-        (np.concatenate(parts) for parts in zip(*done, strict=True)) if done else (np.zeros(0, int),) * 4
-    )
-    by_place = np.lexsort((low, row))
-    row, low, high, same = row[by_place], low[by_place], high[by_place], same[by_place].astype(bool)
+    row, low, high, same = _pieces(shard, found)
     read = np.where(same, 1, high - low)
     at = np.arange(read.sum()) - np.repeat(np.cumsum(read) - read, read) + np.repeat(low, read)
-    each = np.repeat(row, read)
-    token = _follower(shard, at, found.length[each])
+    row = np.repeat(row, read)
+    token = _follower(shard, at, found.length[row])
     weight = np.repeat(np.where(same, high - low, 1), read)
-    new = np.flatnonzero(np.concatenate([[True], (token[1:] != token[:-1]) | (each[1:] != each[:-1])])[: len(token)])
-    counted = Followers(each[new], token[new], np.add.reduceat(weight, new) if len(new) else weight)
-    return _with_unigrams(shard, np.flatnonzero(empty), counted)
+    new = np.flatnonzero(np.concatenate([[True], (token[1:] != token[:-1]) | (row[1:] != row[:-1])])[: len(token)])
+    counted = Followers(row[new], token[new], np.add.reduceat(weight, new) if len(new) else weight)
+    return _with_unigrams(shard, np.flatnonzero(found.length == 0), counted)
+
+
+def _pieces(shard: Shard, found: Found) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The ranges in pieces that are short, or have one follower: row, low, high, and which; in order."""
+    row = np.flatnonzero(found.length)
+    low, high, done = found.low[row], found.high[row], []
+    while True:
+        length = found.length[row]
+        same = _follower(shard, low, length) == _follower(shard, high - 1, length)
+        ready = same | (high - low <= READ_WHOLE)
+        done.append((row[ready], low[ready], high[ready], same[ready]))
+        if ready.all():
+            break
+        row, low, high = row[~ready], low[~ready], high[~ready]
+        cuts = low[:, None] + (high - low)[:, None] * np.arange(PIECES + 1) // PIECES
+        row, low, high = np.repeat(row, PIECES), cuts[:, :-1].ravel(), cuts[:, 1:].ravel()
+    row, low, high, same = (np.concatenate(parts) for parts in zip(*done, strict=True))
+    order = np.lexsort((low, row))
+    return row[order], low[order], high[order], same[order]
 
 
 def _follower(shard: Shard, at: Int[np.ndarray, " n"], length: Int[np.ndarray, " n"] | int) -> Int[np.ndarray, " n"]:
