@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -158,6 +159,17 @@ def test_a_law_is_the_relative_count_and_a_floor_leaves_nothing_impossible():
     np.testing.assert_allclose(law, [[0, 1, 0, 0], [0, 1 / 3, 2 / 3, 0], *[[3 / 9, 4 / 9, 2 / 9, 0]] * 2])
     floored = InfiniGram(index, floor=0.4).log_probs(batch).exp()[0].numpy()
     np.testing.assert_allclose(floored, 0.6 * law + 0.1)
+
+
+def test_a_model_goes_to_another_process(tmp_path):
+    index = SuffixArray.build([[0, 1, 2], [0, 1]])
+    for each in (index, index.save(tmp_path)):
+        model = InfiniGram(each, end=2, floor=0.5, n_tokens=5)
+        model.match([0, 1])
+        there = pickle.loads(pickle.dumps(model))
+        assert there.match([0, 1]).next_counts == {2: 1, END: 1}
+        assert (there.end, there.floor, there.n_tokens, there.indexes[0].folder) == (2, 0.5, 5, each.folder)
+    assert len(pickle.dumps(model)) < 500
 
 
 def test_indexes_that_do_not_go_together_are_refused():

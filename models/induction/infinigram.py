@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -115,6 +115,10 @@ class InfiniGram(Matcher):
         self.floor = float(between("floor", floor, 0, 1))
         self.shards = tuple(shard for one in self.indexes for shard in one.shards)
         self._first_document = np.cumsum([0, *(shard.n_documents for shard in self.shards)])
+
+    def __reduce__(self) -> tuple[partial[InfiniGram], tuple[tuple[SuffixArray, ...]]]:
+        """To another process, as its indexes go."""
+        return partial(InfiniGram, n_tokens=self.n_tokens, end=self.end, floor=self.floor), (self.indexes,)
 
     def match(self, prompt: Any) -> Match:
         """The longest suffix of ``prompt`` that occurs, and what follows it; of an empty prompt, every token.

@@ -78,6 +78,10 @@ class Shard:
         order = suffix_order(tokens[:end], builder)[: end - len(lengths)]
         return cls(tokens.astype(f">u{width}").tobytes(), width, order, starts, heads_of(tokens[:end], separator))
 
+    def __reduce__(self) -> tuple[type[Shard], tuple[bytes, int, np.ndarray, np.ndarray, np.ndarray]]:
+        """To another process whole: what is mapped is copied."""
+        return Shard, (self.text[:], self.width, *(np.array(part) for part in (self.order, self.starts, self.heads)))
+
     @property
     def n_documents(self) -> int:
         return len(self.starts) - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,12 @@ class SuffixArray:
         empty = cls((), _agreed(n_tokens, vocabulary), vocabulary and fingerprint(vocabulary), _end_of(vocabulary))
         parts = _shards(documents, empty.n_tokens, vocabulary, memory, builder)
         return empty._with(parts, None if path is None else Path(path), replacing=True)
+
+    def __reduce__(self) -> tuple[Callable[..., SuffixArray], tuple[Any, ...]]:
+        """To another process: one in memory is copied, one that is saved is opened there."""
+        if self.folder is not None:
+            return SuffixArray.open, (self.folder,)
+        return SuffixArray, (self.shards, self.n_tokens, self.fingerprint, self.end)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], vocabulary: Vocabulary | None = None) -> SuffixArray:
