@@ -10,6 +10,8 @@ from operator import add
 import numpy as np
 from jaxtyping import Float
 
+from nextlens.probes.ridge_decomposition import eigenvectors
+
 #: Rows turned to float64 at a time.
 BLOCK = 4096
 
@@ -103,11 +105,9 @@ def ridge_weights(rows: Moments, alphas: Float[np.ndarray, " alpha"]) -> Float[n
     """
     if not rows.weight > 0:
         raise ValueError("weights of the rows to fit are all zero; some row must count")
-    variance, directions = np.linalg.eigh(rows.xx)
-    penalty = alphas * np.trace(rows.xx) / len(rows.xx)
-    stiffness = variance.clip(0.0) + penalty[:, None]
-    shrink = np.divide(1.0, stiffness, out=np.zeros_like(stiffness), where=stiffness > 0)
-    return directions @ (shrink[:, :, None] * (directions.T @ rows.xy))
+    solved = eigenvectors(rows.xx)
+    damped = solved.damped(solved.basis.T @ rows.xy, alphas * np.trace(rows.xx) / len(rows.xx))
+    return solved.basis @ damped.transpose(1, 0, 2)
 
 
 def squared_error(
