@@ -83,8 +83,8 @@ def _heads(score: str) -> Callable[[Numbers], tuple[str, str]]:
         found = numbers["heads"]
         best, chance = found["best"][score][0], found["chance"][score]
         return (
-            f"The {score} score of every head on {found['tokens']}. Outlined: {found['thresholds'][score]:.2g} or "
-            f"more. Line in the bar: chance, {chance:.3f}.",
+            f"The {score} score of every head on {found['tokens']}. Framed: {found['thresholds'][score]:.2g} or "
+            f"more. Colours begin at chance, {chance:.3f}.",
             f"Map of layers and heads; highest: layer {best['layer']}, head {best['head']}, {best['value']:.2f}.",
         )
 

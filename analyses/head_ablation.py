@@ -28,12 +28,14 @@ from nextlens.models.tasks import RepeatedTokens
 ABLATIONS = {
     "nothing": "the model as it is",
     "induction heads": "all heads found by prefix matching",
+    "others anywhere": "as many others, whichever they are, previous-token heads among them; mean over such sets",
     "others of those layers": "as many others in the same layers; mean over such sets",
-    "others anywhere": "as many others in any layer, previous-token heads among them; mean over such sets",
-    "previous-token heads": "all heads found by looking one back",
+    "others outside the circuit": "as many that are neither induction nor previous-token heads; mean over such sets",
+    "all outside the circuit": "every head that is neither an induction nor a previous-token head, at once",
+    "previous-token heads": "all heads found by looking one back, which the induction heads read",
 }
 #: Sets of other heads that are drawn where there are more.
-MOST_SETS = 24
+MOST_SETS = 16
 
 
 @torch.no_grad()
@@ -47,6 +49,10 @@ def head_ablation(
     rng: np.random.Generator,
 ) -> xr.Dataset:
     """Ablate the heads found, and as many others, and see how much of the in-context gain goes.
+
+    An induction head reads what a previous-token head of an earlier layer wrote: the *circuit* is both.
+    As many others, drawn from all that are not induction heads, may so break the circuit too. Those from
+    outside it do not, as far as it has been found.
 
     The share removed is ``1 - gain without / gain with``, the gain as :func:`in_context_gain` has it. It
     exceeds 1 where late tokens come to cost more than early ones.
@@ -64,8 +70,8 @@ def head_ablation(
     -------
     xarray.Dataset
         Over ``ablated``, of :data:`ABLATIONS` those that there are: ``gain`` and ``removed``, means over
-        sets; ``removed_most``, of the set that removes most; ``sets``, how many. ``loss`` over (ablated,
-        target), the mean over sets.
+        sets; ``removed_most``, of the set that removes most; ``sets``, how many, and ``heads`` in each.
+        ``loss`` over (ablated, target), the mean over sets.
 
     Raises
     ------
@@ -75,11 +81,14 @@ def head_ablation(
     means = mean_outputs(model, reference)
     every = [(int(layer), int(head)) for layer in scores.layer for head in scores["head"]]
     found, shifting = found_heads(scores), found_heads(scores, "previous token")
+    outside = [head for head in every if head not in found and head not in shifting]
     sets: dict[str, list[list[Head]]] = {
         "nothing": [[]],
         "induction heads": [found],
-        "others of those layers": control_sets(found, every, rng, matched=True),
         "others anywhere": control_sets(found, every, rng, matched=False),
+        "others of those layers": control_sets(found, every, rng, matched=True),
+        "others outside the circuit": control_sets(found, [*found, *outside], rng, matched=False),
+        "all outside the circuit": [outside if found else []],
         "previous-token heads": [shifting],
     }
     sets = {name: some for name, some in sets.items() if name == "nothing" or (some and some[0])}
@@ -98,6 +107,7 @@ def head_ablation(
             "removed": ("ablated", [values.mean() for values in removed.values()]),
             "removed_most": ("ablated", [values.max() for values in removed.values()]),
             "sets": ("ablated", [len(some) for some in sets.values()]),
+            "heads": ("ablated", [len(some[0]) for some in sets.values()]),
             "loss": (("ablated", "target"), np.array([rows.mean(0) for rows in loss.values()]), {"units": "nat"}),
         },
         coords={"ablated": list(sets)},

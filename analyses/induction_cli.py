@@ -10,16 +10,16 @@ from nextlens.analyses.answering import SEEDS, answer, running, seeds_of
 
 
 @click.command()
-@click.option("--steps", type=int, help="Training steps of each transformer.  [default: 1000]")
+@click.option("--steps", type=int, help="Training steps of each transformer.  [default: 500]")
 @click.option("--batch-size", type=int, help="Sequences in a batch.  [default: 64]")
-@click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.003]")
+@click.option("--learning-rate", type=float, help="The largest; cosine to 0.  [default: 0.01]")
 @click.option("--n-tokens", type=int, help="Vocabulary of the task.  [default: 32]")
 @click.option("--shortest", type=int, help="Tokens of the shortest block that repeats.  [default: 8]")
 @click.option("--longest", type=int, help="Tokens of the longest.  [default: 32]")
 @click.option("--n-ctx", type=int, help="Tokens read.  [default: 64]")
-@click.option("--n-heads", type=int, help="Heads in each layer.  [default: 8]")
+@click.option("--n-heads", type=int, help="Heads in each layer.  [default: 4]")
 @click.option("--d-model", type=int, help="Width of the residual stream.  [default: 64]")
-@click.option("--d-head", type=int, help="Width of a head.  [default: 8]")
+@click.option("--d-head", type=int, help="Width of a head.  [default: 16]")
 @click.option("--positions", help="learned, rotary, relative or none.  [default: learned]")
 @SEEDS
 @running

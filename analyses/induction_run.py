@@ -32,6 +32,15 @@ from nextlens.analyses.model_training import progress_bar, steps_done
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
 from nextlens.models.training import over_seeds
 
+#: What is expected of an ablation: at least, or below, so large a share of the in-context gain removed.
+EXPECTED = {
+    "induction heads": ("at least", 0.8),
+    "others anywhere": ("below", 0.2),
+    "others of those layers": ("below", 0.2),
+    "others outside the circuit": ("below", 0.2),
+    "all outside the circuit": ("below", 0.2),
+}
+
 #: Results by number of layers and seed.
 Results = Mapping[tuple[int, int], InductionSeed]
 TWO, ONE = "two layers", "one layer"
@@ -235,17 +244,19 @@ def summary(recipe: InductionRecipe, numbers: Mapping[str, Any], folder: Path) -
         f"{'induction heads found':28s} {min(found)} to {max(found)} a seed, prefix matching of {FOUND} or more "
         f"(chance {numbers['heads']['highest']['prefix matching']['chance']:.3f})",
     ]
-    for name, note in (
-        ("induction heads", "share of the gain that goes when they are ablated"),
-        ("others of those layers", "control: as many heads not found, same layers"),
-        ("others anywhere", "as many heads not found, those that look one back among them"),
-        ("previous-token heads", "which the induction heads read"),
-    ):
-        if ablation[name] is not None:
-            lines.append(_line(f"  ablated: {name}", ablation[name]["removed"], note))
+    lines.append("share of the gain that goes when heads are ablated")
+    lines += [_ablation_line(name, ablation[name]) for name in ABLATIONS if name != "nothing"]
     lines.append(f"look at    {folder / 'phase_change.png'}, then heads.png, ablation.png and {NUMBERS} beside it")
     lines.append(f"repeat     {recipe.command}")
     return "\n".join(lines)
+
+
+def _ablation_line(name: str, found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return f"  {name:34s} too few such heads in every seed"
+    note = f"expected {found['expected']} seeds" if found["expected"] else ABLATIONS[name]
+    few = found["seeds_without_as_many_heads"]
+    return _line(f"  {name}", found["removed"], note + f"; too few such heads in {few}" * (few > 0))
 
 
 def _line(name: str, found: Mapping[str, Any], note: str) -> str:
@@ -304,7 +315,16 @@ def _removed(two: Sequence[InductionSeed], name: str) -> dict[str, Any] | None:
         "removed": interval([float(one.removed) for one in found]),
         "most_removed_by_a_set": interval([float(one.removed_most) for one in found]),
         "sets": [int(one.sets) for one in found],
+        "heads": [int(one.heads) for one in found],
+        "seeds_without_as_many_heads": len(two) - len(found),
+        "expected": None if name not in EXPECTED else _expected(name, [float(one.removed) for one in found]),
     }
+
+
+def _expected(name: str, shares: Sequence[float]) -> str:
+    side, share = EXPECTED[name]
+    met = sum(one >= share if side == "at least" else one < share for one in shares)
+    return f"{side} {share:g}: {met} of {len(shares)}"
 
 
 def _of_layer(two: Sequence[InductionSeed], score: str, layer: int) -> Float[np.ndarray, "head step"]:

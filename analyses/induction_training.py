@@ -74,13 +74,13 @@ class InductionRecipe:
     shortest: int = 8
     longest: int = 32
     n_ctx: int = 64
-    n_heads: int = 8
+    n_heads: int = 4
     d_model: int = 64
-    d_head: int = 8
+    d_head: int = 16
     positions: str = "learned"
-    steps: int = 1000
+    steps: int = 500
     batch_size: int = 64
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     seeds: tuple[int, ...] = (0, 1, 2, 3)
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ from nextlens.models.training import train, warmup_cosine
 from nextlens.models.transformer import Transformer, TransformerConfig
 
 torch.set_num_threads(1)
-steps = int(os.environ.get("STEPS", 300))
+steps = int(os.environ.get("STEPS", 500))
 task, n_ctx = RepeatedTokens(32, shortest=8, longest=32), 64
 drawn = task.draw(2, 20, np.random.default_rng(0))
 drawn.tokens.values, drawn.period.values
@@ -69,7 +69,7 @@ print("in-context gain that is possible:", round(possible, 3))
 curves, heads, models = {}, [], {}
 for name, n_layers in (("two layers", 2), ("one layer", 1)):
     config = TransformerConfig(
-        n_tokens=32, n_layers=n_layers, n_heads=8, d_head=8, d_mlp=0, n_ctx=n_ctx, positions="rotary"
+        n_tokens=32, n_layers=n_layers, n_heads=4, d_head=16, d_mlp=0, n_ctx=n_ctx, positions="learned"
     )
     model = models[name] = Transformer(config)
     due, seen = set(moments(steps).tolist()) - {0}, []
@@ -116,8 +116,9 @@ maps = HeadsDisplay(
 
 # %% [markdown]
 # ## Without the heads found
-# Their outputs are replaced by their means over other sequences. As many other heads are the control, where there are
-# as many.
+# Their outputs are replaced by their means over other sequences. The control is as many other heads. Drawn from all
+# others they often hold a previous-token head, which the induction heads read, and then the gain goes with them; so
+# those outside this circuit of two layers are ablated too, as many and all at once.
 
 # %%
 rng = np.random.default_rng(3)
@@ -143,9 +144,9 @@ print("largest difference:", float(np.abs(bridged.value - scores.value).max()))
 # %% [markdown]
 # ## What not to conclude
 # Do not conclude from this page any of four things.
-# - Not that *few* heads do it: in a small model trained on nothing else most heads of the second layer may become
-#   induction heads. Then no as many others are left as a control, and the heads of the first layer are no control:
-#   the second reads them.
+# - Not that *few* heads do it: in a small model trained on nothing else most heads of the second layer become
+#   induction heads, and others picked at random are mostly of the first layer, which these read. That random heads
+#   can be spared is not true here; that heads outside the circuit can be is.
 # - Not that the model needs them in *language*: these sequences can be predicted by nothing but repetition.
 # - Not that a high prefix-matching score *is* an induction head: it says where a head looks, and copying what it
 #   says; only the ablation says whether that counts.

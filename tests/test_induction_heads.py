@@ -21,8 +21,8 @@ from nextlens.analyses.induction_heads import (
     in_context_score,
     loss_by_position,
 )
-from nextlens.analyses.induction_run import run, summary
-from nextlens.analyses.induction_training import InductionRecipe, best_loss, moments, phase_change
+from nextlens.analyses.induction_run import _ablation_line, _removed, run, summary
+from nextlens.analyses.induction_training import InductionRecipe, InductionSeed, best_loss, moments, phase_change
 from nextlens.models.batch import Batch
 from nextlens.models.bridge import Bridged
 from nextlens.models.hugging_face import wrapped
@@ -282,10 +282,18 @@ def test_without_the_head_that_matches_the_gain_goes_and_without_idle_ones_it_st
     assert found.sets.to_series().to_dict() == {
         "nothing": 1,
         "induction heads": 1,
-        "others of those layers": 2,
         "others anywhere": 5,
+        "others of those layers": 2,
+        "others outside the circuit": 4,
+        "all outside the circuit": 1,
         "previous-token heads": 1,
     }
+    assert found.heads.to_series().to_dict() == dict.fromkeys(found.sets.to_series().index, 1) | {
+        "nothing": 0,
+        "all outside the circuit": 4,
+    }
+    for name in ("others outside the circuit", "all outside the circuit"):
+        assert removed[name] == pytest.approx(0, abs=1e-6)
     assert removed["others anywhere"] == pytest.approx(removed["previous-token heads"] / 5)
     np.testing.assert_allclose(found.loss.sel(ablated="nothing"), loss_by_position(made, tokens))
 
@@ -360,6 +368,32 @@ def test_a_run_writes_figures_and_numbers_with_controls_and_resumes_to_the_same(
     assert TINY.command in text
 
 
+def ablated_seed(**removed: float) -> InductionSeed:
+    shares = ("ablated", list(removed.values()))
+    counts = ("ablated", [2] * len(removed))
+    found = xr.Dataset(
+        {"removed": shares, "removed_most": shares, "sets": counts, "heads": counts}, coords={"ablated": list(removed)}
+    )
+    return InductionSeed(xr.Dataset(), xr.Dataset(), xr.Dataset(), found, 1.0)
+
+
+def test_what_is_expected_of_an_ablation_is_said_met_or_not():
+    seeds = [
+        ablated_seed(**{"induction heads": 0.8, "others anywhere": 0.2}),
+        ablated_seed(**{"induction heads": 0.79, "others anywhere": 0.19}),
+        ablated_seed(**{"induction heads": 1.1}),
+    ]
+    found = {name: _removed(seeds, name) for name in ("induction heads", "others anywhere", "others of those layers")}
+    assert found["induction heads"]["expected"] == "at least 0.8: 2 of 3"
+    assert found["others anywhere"]["expected"] == "below 0.2: 1 of 2"
+    assert found["others anywhere"]["seeds_without_as_many_heads"] == 1
+    assert found["others of those layers"] is None
+    said = [_ablation_line(name, one) for name, one in found.items()]
+    assert said[0].endswith("expected at least 0.8: 2 of 3 seeds")
+    assert said[1].endswith("expected below 0.2: 1 of 2 seeds; too few such heads in 1")
+    assert said[2].endswith("too few such heads in every seed")
+
+
 def test_an_unfinished_run_is_not_lost(tmp_path, monkeypatch):
     monkeypatch.setattr("nextlens.analyses.induction_run.draw", lambda *results: None)
     run(replace(TINY, seeds=(0,)), tmp_path, n_jobs=1)
@@ -369,9 +403,9 @@ def test_an_unfinished_run_is_not_lost(tmp_path, monkeypatch):
 
 
 def test_a_recipe_comes_back_from_json_and_says_its_command():
-    recipe = InductionRecipe(steps=50, seeds=(3,), learning_rate=0.01)
+    recipe = InductionRecipe(steps=50, seeds=(3,), learning_rate=0.003)
     assert InductionRecipe.from_json(json.loads(json.dumps(recipe.as_json()))) == recipe
-    assert recipe.command == "nextlens induction --steps 50 --learning-rate 0.01 --seeds 3,"
+    assert recipe.command == "nextlens induction --steps 50 --learning-rate 0.003 --seeds 3,"
     assert InductionRecipe().command == "nextlens induction"
 
 

@@ -15,15 +15,15 @@ from nextlens.analyses.displays import style
 from nextlens.models.arguments import one_of
 
 #: Colours of scores from 0 up, and of scores of either sign; both are read by colour-blind eyes and in grey.
-UP, SIGNED = "cividis", "PuOr_r"
+UP, SIGNED = "Blues", "PuOr_r"
 #: A map may be so wide or high, in inches; a cell is as large as that allows.
-WIDEST, HIGHEST, CELL = 2.6, 4.6, 0.22
+WIDEST, HIGHEST, CELL = 2.6, 3.0, 0.22
 
 
 class HeadsDisplay:
     """Scores of every head: one map a score, layers upwards, heads to the right.
 
-    A score from 0 up is shown from its chance level on, below which everything has the darkest colour; a
+    A score from 0 up is shown from its chance level on, below which everything has the lightest colour; a
     score with values below 0 runs from -1 to 1 around white.
 
     Parameters
@@ -86,7 +86,7 @@ class HeadsDisplay:
         with style.printed():
             if ax is None:
                 width, height = self._size()
-                ax = style.new_figure(width + 1.1, height + 0.8).add_subplot()
+                ax = style.new_figure(width + 1.1, height + 0.95).add_subplot()
                 style.caption_beneath(ax.figure, self.caption)
             image = self._draw(ax, which, title)
         self.ax_, self.axes_, self.figure_, self.artists_ = ax, [ax], ax.figure, {which: image}
@@ -98,7 +98,7 @@ class HeadsDisplay:
         columns = min(columns, len(self.scores))
         with style.printed():
             width, height = self._size()
-            figure = style.new_figure(columns * (width + 0.75) + 0.3, rows * (height + 0.55) + 0.3)
+            figure = style.new_figure(columns * (width + 0.75) + 0.3, rows * (height + 0.7) + 0.3)
             style.caption_beneath(figure, self.caption)
             axes = figure.subplots(rows, columns, squeeze=False).flatten()
             self.artists_ = {name: self._draw(ax, name, None) for name, ax in zip(self.scores, axes, strict=False)}
@@ -123,11 +123,12 @@ class HeadsDisplay:
         bar.ax.yaxis.set_major_locator(MaxNLocator(4))
         for layer, head in self.marked:
             place = (head - 0.5, self.layers.index(layer) - 0.5)
-            ax.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor=style.OKABE_ITO[1], linewidth=1.2, zorder=3))
+            frame = Rectangle(place, 1, 1, fill=False, edgecolor=style.OKABE_ITO[1], linewidth=1.2, zorder=3)
+            ax.add_patch(frame).set_clip_on(False)
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         step = -(-len(self.layers) // 10)
         ax.set_yticks(range(0, len(self.layers), step), self.layers[::step])
-        beside = "" if chance is None else f" (chance {chance:.2g})"
+        beside = "" if chance is None else f"\nchance {chance:.2g}"
         ax.set(xlabel="head", ylabel="layer")
         ax.set_title(f"{which}{beside}" if title is None else title, fontsize=style.SMALLEST_TEXT)
         for side in ax.spines.values():
