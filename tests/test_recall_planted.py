@@ -58,7 +58,7 @@ def test_planted_recall_is_found_in_its_targets_and_only_there():
 
 
 def slow_listener(seed, stories=14, volumes=200, targets=12, width=6, runs=2):
-    """Slow topics, slow noise, no recall: neighbours are alike in words and in drift. Test stories are means of runs."""
+    """Slow topics and slow noise: neighbours are alike in words and in drift. Test stories are means of runs."""
     rng = np.random.default_rng(seed)
     story = np.repeat([f"s{i:02d}" for i in range(stories)], volumes)
 
