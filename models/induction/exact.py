@@ -7,7 +7,7 @@ from jaxtyping import Int
 from numpy.lib.stride_tricks import sliding_window_view
 
 from nextlens.models.arguments import at_least, between
-from nextlens.models.induction.suffix_array import checked
+from nextlens.models.induction.token_ids import checked
 from nextlens.models.induction.votes import Matcher, Places, Reader, Votes
 
 #: Candidates are looked at token by token so far back; what is still equal then is measured in linear time.

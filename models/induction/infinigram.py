@@ -16,7 +16,8 @@ from nextlens.models.arguments import at_least, between
 from nextlens.models.induction import many_queries
 from nextlens.models.induction.many_queries import Followers, Found, Queries, followers_of_one
 from nextlens.models.induction.shard import Shard
-from nextlens.models.induction.suffix_array import SuffixArray, checked
+from nextlens.models.induction.suffix_array import SuffixArray
+from nextlens.models.induction.token_ids import checked
 from nextlens.models.induction.votes import Matcher, Places, Reader, Votes
 
 #: What stands for the end of a document among next tokens.

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Integer
+from jaxtyping import Int
 
 from nextlens.models.arguments import at_least, one_of
+from nextlens.models.induction.building import shards_of
 from nextlens.models.induction.index_files import Manifest, open_shard, verify, write_shard, writing
-from nextlens.models.induction.shard import LARGEST_SHARD, Shard, width_for
+from nextlens.models.induction.shard import Shard, width_for
 from nextlens.models.induction.suffix_sorting import BUILDERS, default_builder
+from nextlens.models.induction.token_ids import checked
 from nextlens.models.vocabulary import Vocabulary
-
-#: Bytes of memory that building takes for each token, at most, by the bytes of a token.
-MEMORY = {"pydivsufsort": {1: 20, 2: 28, 4: 70}, "numpy": {1: 115, 2: 118, 4: 126}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +110,7 @@ class SuffixArray:
         """
         builder = one_of("builder", builder or default_builder(), BUILDERS)
         empty = cls((), _agreed(n_tokens, vocabulary), vocabulary and fingerprint(vocabulary), _end_of(vocabulary))
-        parts = _shards(documents, empty.n_tokens, vocabulary, memory, builder)
+        parts = shards_of(documents, empty.n_tokens, vocabulary, memory, builder)
         return empty._with(parts, None if path is None else Path(path), replacing=True)
 
     def __reduce__(self) -> tuple[Callable[..., SuffixArray], tuple[Any, ...]]:
@@ -163,7 +162,7 @@ class SuffixArray:
         builder = one_of("builder", builder or default_builder(), BUILDERS)
         if vocabulary is not None:
             self.refuse_another(vocabulary)
-        return self._with(_shards(documents, self.n_tokens, vocabulary, memory, builder), self.folder)
+        return self._with(shards_of(documents, self.n_tokens, vocabulary, memory, builder), self.folder)
 
     def _with(self, parts: Iterator[Shard], folder: Path | None, replacing: bool = False) -> SuffixArray:
         """With further shards; at ``folder``, written there as they come, and the manifest last."""
@@ -290,24 +289,6 @@ class SuffixArray:
             yield shard, *(shard.range_of(pattern) if whole else (0, 0))
 
 
-def checked(name: str, tokens: Any, n_tokens: int) -> Int[np.ndarray, " n"]:
-    """Token ids as an int64 array.
-
-    Raises
-    ------
-    ValueError
-        If they are not integers in ``0 .. n_tokens - 1``, one after another.
-    """
-    found = np.asarray(tokens)
-    if found.ndim != 1 or (found.dtype.kind not in "iu" and found.size):
-        raise ValueError(f"{name} are {found.dtype} of shape {found.shape}; they must be integers one after another")
-    found = found.astype(np.int64, copy=False)
-    if len(found) and not (found.min() >= 0 and found.max() < n_tokens):
-        worst = int(found.min() if found.min() < 0 else found.max())
-        raise ValueError(f"{name} hold {worst}; they must lie in 0 .. {n_tokens - 1}")
-    return found
-
-
 def fingerprint(vocabulary: Vocabulary) -> str:
     """A hash of what each token spells.
 
@@ -336,72 +317,3 @@ def _agreed(n_tokens: int | None, vocabulary: Vocabulary | None) -> int:
 def _end_of(vocabulary: Vocabulary | None) -> int | None:
     end = getattr(vocabulary, "eos", None)
     return None if end is None else int(end)
-
-
-def _shards(
-    documents: Iterable[Any], n_tokens: int, vocabulary: Vocabulary | None, memory: int | None, builder: str
-) -> Iterator[Shard]:
-    """Shards of as many whole documents as may be built at a time."""
-    waiting: list[np.ndarray] = []
-    taken, widest = 0, width_for(n_tokens) if n_tokens else 1
-    for document in _arrays(documents, n_tokens, vocabulary):
-        width = max(widest, document.dtype.itemsize)
-        most = _most(memory, width, builder)
-        if len(document) + 1 > most:
-            raise ValueError(
-                f"a document of {len(document):,} tokens needs {_needed(len(document), width, builder):,} bytes "
-                f"to build; with memory={memory} a shard holds at most {most:,} tokens, and no document may be cut"
-            )
-        if taken + len(document) + 1 > most:
-            yield Shard.build(_drained(waiting), widest, builder)
-            taken, width = 0, width_for(n_tokens) if n_tokens else document.dtype.itemsize
-        waiting.append(document)
-        taken, widest = taken + len(document) + 1, width
-    if waiting:
-        yield Shard.build(_drained(waiting), widest, builder)
-
-
-def _drained(waiting: list[np.ndarray]) -> list[np.ndarray]:
-    documents = list(waiting)
-    waiting.clear()
-    return documents
-
-
-def _needed(tokens: int, width: int, builder: str) -> int:
-    return tokens * MEMORY[builder][width]
-
-
-def _most(memory: int | None, width: int, builder: str) -> int:
-    if memory is None:
-        return LARGEST_SHARD
-    return min(LARGEST_SHARD, int(at_least("memory", memory, 1)) // _needed(1, width, builder))
-
-
-def _arrays(
-    documents: Iterable[Any], n_tokens: int, vocabulary: Vocabulary | None
-) -> Iterator[Integer[np.ndarray, " time"]]:
-    """Each document in as few bytes a token as its shard will have.
-
-    Raises
-    ------
-    ValueError
-        If it is no sequence of token ids, naming its number.
-    """
-    if isinstance(documents, str | bytes):
-        raise ValueError("documents is one text; give a list of documents")
-    for number, document in enumerate(documents):
-        if isinstance(document, str):
-            if vocabulary is None:
-                raise ValueError(f"document {number} is a text; give the vocabulary to read it with, or token ids")
-            document = vocabulary.encode(document)
-        found = np.asarray(document)
-        if found.ndim == 0:
-            raise ValueError(f"document {number} is {document!r}; documents is a list of them, each a sequence of ids")
-        if found.ndim != 1 or (found.dtype.kind not in "iu" and found.size):
-            raise ValueError(f"document {number} is {found.dtype} of shape {found.shape}; it must be a sequence of ids")
-        low, high = (int(found.min()), int(found.max())) if found.size else (0, 0)
-        if low < 0 or (n_tokens and high >= n_tokens):
-            worst = low if low < 0 else high
-            may = f"0 .. {n_tokens - 1}" if n_tokens else "0 and up"
-            raise ValueError(f"document {number} holds {worst}; tokens must lie in {may}")
-        yield found.astype(f"u{width_for(n_tokens or high + 1)}")
