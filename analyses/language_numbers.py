@@ -106,6 +106,8 @@ def summary(recipe: LanguageRecipe, numbers: Mapping[str, Any], folder: Path) ->
             f"mean n {numbers['length'][name]['mean']:.1f}, n of 8 and more in "
             f"{100 * numbers['length'][name]['share of 8 and more']:.1f} %"
         )
+    if accuracy["fuzzy"]["expected"]["mean"] < accuracy["exact"]["expected"]["mean"]:
+        lines.append("note: fuzzy is below exact, so the matcher is weak, or the text repeats itself word by word")
     lines.append("claims, difference in points [95 %] under strict and tie-inclusive scoring:")
     lines += claim_lines(numbers["claims"])
     lines.append(f"look at    {folder / 'accuracy.png'}, then by_length.png, thresholds.png and {NUMBERS} beside it")
