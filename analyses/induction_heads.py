@@ -7,7 +7,7 @@ Heads of any checkpoint are scored, on random tokens said twice. Whether a model
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -117,10 +117,9 @@ def head_scores(
     even = attention.uniform_causal(*tokens.shape)
     chance = {n: float(attention.attention_to(even, k)[0]) for n, k in zip(PATTERN_SCORES, keys, strict=True)}
     if set(wanted) - set(PATTERN_SCORES):
-        weights = [head_weights(model, layer, known) for layer in layers]
-        if all(one is not None for one in weights):
-            outputs = [seen[layer, "z"] for layer in layers]
-            values |= _weight_scores(weights, wanted, places, looked, outputs, values["previous token"])
+        weights = (head_weights(model, layer, known) for layer in layers)
+        outputs = [seen[layer, "z"] for layer in layers]
+        values |= _weight_scores(weights, wanted, places, looked, outputs, values["previous token"])
     values = {name: values[name] for name in wanted if name in values}
     return xr.Dataset(
         {
@@ -161,23 +160,26 @@ def attention_values(
 
 
 def _weight_scores(
-    weights: Sequence[HeadWeights],
+    weights: Iterable[HeadWeights | None],
     wanted: Sequence[str],
     places: Int[np.ndarray, "sequence position"],
     patterns: Sequence[Float[np.ndarray, "sequence head query key"]],
     outputs: Sequence[Tensor],
     previous: Sequence[Float[np.ndarray, " head"]],
 ) -> dict[str, list[Float[np.ndarray, " head"]]]:
-    """Copying and the scores of circuits, as far as they are wanted, each a list over layers."""
-    found = {}
-    if "copying" in wanted:
-        found["copying"] = [
-            attention.copying(pattern, places, one.raised(z))
-            for pattern, one, z in zip(patterns, weights, outputs, strict=True)
-        ]
-    if set(wanted) - {*PATTERN_SCORES, "copying"}:
-        found |= _circuit_scores(weights, previous)
-    return found
+    """Copying and the scores of circuits, as far as they are wanted, each a list over layers.
+
+    Nothing if the weights of a layer are not known. Those of all layers are in memory at once only for circuits.
+    """
+    copying, kept, circuits = [], [], set(wanted) - {*PATTERN_SCORES, "copying"}
+    for one, pattern, z in zip(weights, patterns, outputs, strict=True):
+        if one is None:
+            return {}
+        if "copying" in wanted:
+            copying.append(attention.copying(pattern, places, one.raised(z)))
+        if circuits:
+            kept.append(one)
+    return {"copying": copying} | (_circuit_scores(kept, previous) if circuits else {})
 
 
 def _circuit_scores(
