@@ -87,6 +87,20 @@ def beside(parts: Sequence[xr.DataArray]) -> xr.DataArray:
     return xr.DataArray(np.concatenate([p.values for p in parts], axis=1), dims=first.dims, coords=along)
 
 
+def bands_of(X: xr.DataArray) -> dict[str, Int[np.ndarray, " _"]]:
+    """The columns of each band, in the order in which bands first come: what ``BandedRidgeCV`` wants of a design.
+
+    Raises
+    ------
+    ValueError
+        If columns do not say which band they belong to.
+    """
+    if "band" not in X.coords:
+        raise ValueError("X has no coordinate 'band' along its columns: give band= to label_words")
+    names, first, member = np.unique(X.band.values, return_index=True, return_inverse=True)
+    return {str(names[code]): np.flatnonzero(member == code) for code in np.argsort(first)}
+
+
 class _WordsToVolumes(TransformerMixin, BaseEstimator):
     """``transform`` gives the rows of the stories that the words are of, in the order of ``rows``."""
 

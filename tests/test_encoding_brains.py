@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +152,22 @@ def test_words_in_200_components_of_held_out_stories(subject, least, rate, vecto
     assert float(found.mean_null_q95) < 0.02
     assert (found.q < 0.05).sum() > 1.5 * (alone.q < 0.05).sum()
     assert not found.control_r.values.any()
+
+
+def test_no_transcript_is_in_the_repository():
+    """No file under version control holds eight words in a row of a story that was told by others."""
+    heard = load_components("UTS03", folder("lebel2023"))
+    runs = {hash(tuple(words[i : i + 8])) for words in heard.texts().values() for i in range(len(words) - 7)}
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("this copy is not under version control")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+    found = []
+    for name in listed.split("\0"):
+        if (
+            name.endswith((".py", ".md", ".ipynb", ".txt", ".json", ".html", ".tsv", ".csv"))
+            and (root / name).is_file()
+        ):
+            words = re.findall(r"[a-z']+", (root / name).read_text(encoding="utf-8").lower())
+            found += [name for i in range(len(words) - 7) if hash(tuple(words[i : i + 8])) in runs]
+    assert not found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -385,3 +386,13 @@ def test_wrong_bids_folders_are_named(tmp_path):
         load(space="T1w")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         bids.load_bids(tmp_path / "none", None, subject="01", task="story")
+
+
+def test_what_is_not_installed_is_said_with_its_command(tmp_path, monkeypatch):
+    voxels(tmp_path)
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"nilearn, which is not installed: pip install 'nextlens\[brain\]'"):
+        bids.load_bids(tmp_path, None, subject="01", task="story")
+    with pytest.raises(ImportError, match=r"need h5py: pip install 'nextlens\[brain\]'"):
+        lebel2023.load_voxels("UTS01", ["one"], tmp_path)
