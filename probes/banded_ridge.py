@@ -15,10 +15,10 @@ from nextlens.models.arguments import at_least, one_of
 from nextlens.probes.band_candidates import band_columns, drawn_shares, given_shares, near_shares
 from nextlens.probes.ridge_blocks import Block, block_of, explained_of, held_out_errors, screened
 from nextlens.probes.ridge_cv import ALPHAS, keep, mean_r2, one_or_many, validated
-from nextlens.probes.ridge_decomposition import decomposed
+from nextlens.probes.ridge_decomposition import decomposed, eigenvectors
 from nextlens.probes.ridge_memory import MOST_TARGETS, need
 from nextlens.probes.ridge_rows import reduced_rows
-from nextlens.probes.ridge_search import least
+from nextlens.probes.ridge_search import generalised_guess, least
 from nextlens.probes.ridge_systems import Dual, Primal, System
 from nextlens.probes.ridge_targets import Solved, assembled, in_blocks
 from nextlens.probes.variance_partition import product_measure
@@ -57,7 +57,8 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
     refinements : int, default=10
         How many more to draw near those that targets chose, in each of two rounds.
     search : {"walk", "grid"}, default="walk"
-        Whether, from the second candidate on, a target walks downhill from the α it has so far; or tries all.
+        Whether a target walks downhill from the α it has so far, at first one guessed by generalised
+        cross-validation; or tries all.
     random_state : int, Generator or RandomState, default=0
         For the draws.
 
@@ -259,13 +260,19 @@ class _Search:
             "tried": np.zeros(Y.shape[1]),
         } | {name: values.copy() for name, values in known.items() if name != "first"}
         first = int(known["first"][0]) if "first" in known else 0
+        if self.walk and not first:
+            state["alpha"] = self._guess(block)
         for number, shares in enumerate(self.shares):
-            begun = self.walk and bool(np.isfinite(state["error"]).all())
-            self._try(first + number, shares, block, state, begun=begun)
+            self._try(first + number, shares, block, state)
         odd = targets.missing | targets.constant
         return Solved(None, state | {"odd": odd, "lost": block.lost, "spread": block.spread})
 
-    def _try(self, number: int, shares: np.ndarray, block: Block, state: dict, *, begun: bool) -> None:
+    def _guess(self, block: Block) -> np.ndarray:
+        whole, basis = self.system.whole(self.shares[0], eigenvectors)
+        turned, weight = basis.T @ block.coordinates[-1], float(self.system.rows.weights[-1])
+        return generalised_guess(self.system.form, whole.diagonal, turned, block.total, weight, self.alphas)
+
+    def _try(self, number: int, shares: np.ndarray, block: Block, state: dict) -> None:
         rows, n_targets = self.system.rows, block.y.shape[1]
         folds = [
             self.system.fold(i, shares, self.alphas, joined=len(self.alphas) * len(rows.test[i]) < n_targets)
@@ -273,7 +280,8 @@ class _Search:
         ]
         for start in range(0, n_targets, MOST_TARGETS):
             some = slice(start, start + MOST_TARGETS)
-            errors = held_out_errors(self.system, folds, block.part(some), state["alpha"][some] if begun else None)
+            guess = state["alpha"][some] if self.walk else None
+            errors = held_out_errors(self.system, folds, block.part(some), guess)
             best = least(errors)
             error = np.take_along_axis(errors, best[None], axis=0)[0]
             state["tried"][some] += np.isfinite(errors).sum(0)
@@ -298,7 +306,9 @@ class _Refit:
         weights = np.empty((self.system.rows.x.shape[1], Y.shape[1]), dtype=targets.values.dtype)
         for number in np.unique(known["candidate"]):
             some = np.flatnonzero(known["candidate"] == number)
-            solved, basis = self.system.whole(self.shares[number], lambda matrix: decomposed(matrix, self.alphas.min()))
+            solved, basis = self.system.whole(
+                self.shares[number], lambda matrix: decomposed(matrix, self.alphas.min(), targets.values.dtype)
+            )
             turned = solved.damped_each(basis.T @ coordinates[:, some], self.alphas[known["alpha"][some]])
             weights[:, some] = self.system.weights(basis @ turned, self.shares[number])
         weights *= targets.scale.astype(weights.dtype)

@@ -122,8 +122,9 @@ def held_out_errors(
     for i, fold in enumerate(folds):
         turned.append(fold.turned(block.coordinates[i])[:, order])
         test = rows.test[i]
-        mean = np.outer(rows.ones[test], block.means[i]).astype(block.y.dtype)
-        truth.append((block.y[test] - mean)[:, order])
+        held = block.y[test]
+        held -= np.outer(rows.ones[test].astype(held.dtype), block.means[i].astype(held.dtype))
+        truth.append(held[:, order])
 
     def error(alpha: int, some: slice | Int[np.ndarray, " some"]) -> Float[np.ndarray, " some"]:
         total = 0.0

@@ -224,7 +224,16 @@ class _Shared:
         targets = screened(Y, self.basis.dtype)
         block = block_of(self.system, targets.values)
         turned = self.basis.T @ block.coordinates[-1]
-        guess = self._guess(turned, block.total) if self.walk else None
+        guess = None
+        if self.walk:
+            guess = generalised_guess(
+                self.system.form,
+                self.whole.diagonal,
+                turned,
+                block.total,
+                float(self.system.rows.weights[-1]),
+                self.alphas,
+            )
         errors = held_out_errors(self.system, self.folds, block, guess)
         best, score = chosen(errors, block)
         weights = self.system.weights(self.basis @ self.whole.damped_each(turned, self.alphas[best]), np.ones(1))
@@ -242,15 +251,6 @@ class _Shared:
         if not self.walk:
             found["scores"] = np.where(odd, np.nan, explained_of(errors + block.lost, block.spread))
         return Solved(weights, found)
-
-    def _guess(self, turned: np.ndarray, total: np.ndarray) -> np.ndarray:
-        values, alphas = self.whole.diagonal, self.alphas[:, None]
-        if self.system.form == "primal":
-            gains = (values + 2 * alphas) / (values + alphas) ** 2
-        else:
-            gains = 1.0 - (alphas / (values + alphas)) ** 2
-        degrees = (values / (values + alphas)).sum(1)
-        return generalised_guess(turned**2, gains, degrees, total, self.system.rows.weights[-1])
 
 
 def _shared(system: System, alphas: Float[np.ndarray, " alpha"], n_targets: int, *, walk: bool) -> _Shared:

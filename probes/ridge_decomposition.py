@@ -53,8 +53,8 @@ def eigenvectors(matrix: Float[np.ndarray, "row row"]) -> Decomposition:
     return Decomposition(vectors, values.clip(0.0))
 
 
-def tridiagonal(matrix: Float[np.ndarray, "row row"]) -> Decomposition:
-    """T by Householder's reflections: about half the work of eigenvectors, and as exact.
+def tridiagonal(matrix: Float[np.ndarray, "row row"], dtype: np.dtype | type = np.float64) -> Decomposition:
+    """T by Householder's reflections: about half the work of eigenvectors, and as exact. The basis is in ``dtype``.
 
     A system with T + αI costs no more than one with a diagonal matrix, so eigenvectors are not needed to
     solve for many α. Golub and Van Loan, Matrix Computations, 4th edition, sections 4.3.6 and 8.3.1.
@@ -64,16 +64,19 @@ def tridiagonal(matrix: Float[np.ndarray, "row row"]) -> Decomposition:
         return eigenvectors(matrix)
     room, _ = lapack.dsytrd_lwork(n, lower=1)
     packed, diagonal, beside, scales, _ = lapack.dsytrd(matrix, lower=1, lwork=int(room))
-    basis = np.zeros((n, n), order="F")
+    basis = np.zeros((n, n), dtype=dtype, order="F")
     basis[0, 0] = 1.0
-    basis[1:, 1:] = lapack.dorgqr(packed[1:, :-1], scales, lwork=64 * n)[0]
+    accumulate = lapack.sorgqr if basis.dtype == np.float32 else lapack.dorgqr
+    basis[1:, 1:] = accumulate(packed[1:, :-1].astype(dtype), scales.astype(dtype), lwork=64 * n)[0]
     return Decomposition(basis, diagonal, beside)
 
 
-def decomposed(matrix: Float[np.ndarray, "row row"], least_alpha: float) -> Decomposition:
-    """The cheaper of both that is sound for penalties from ``least_alpha``."""
+def decomposed(
+    matrix: Float[np.ndarray, "row row"], least_alpha: float, dtype: np.dtype | type = np.float64
+) -> Decomposition:
+    """The cheaper of both that is sound for penalties from ``least_alpha``; its basis serves products in ``dtype``."""
     if least_alpha > LEAST_SHARE * np.trace(matrix):
-        return tridiagonal(matrix)
+        return tridiagonal(matrix, dtype)
     return eigenvectors(matrix)
 
 

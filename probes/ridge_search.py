@@ -51,17 +51,25 @@ def least(errors: Float[np.ndarray, "alpha target"]) -> Int[np.ndarray, " target
 
 
 def generalised_guess(
-    squared: Float[np.ndarray, "kept target"],
-    gains: Float[np.ndarray, "alpha kept"],
-    degrees: Float[np.ndarray, " alpha"],
+    form: str,
+    values: Float[np.ndarray, " kept"],
+    turned: Float[np.ndarray, "kept target"],
     total: Float[np.ndarray, " target"],
     weight: float,
+    alphas: Float[np.ndarray, " alpha"],
 ) -> Int[np.ndarray, " target"]:
     """The penalty of least generalised cross-validation, which needs no fold.
 
-    ``(total - gains · squared) / (weight - 1 - degrees)²`` where the residual sum of squares stands above and
-    what it has left free beneath. It trusts rows to be independent, so neighbours in time make it choose too
-    small a penalty: a place to start from and no more. Golub, Heath and Wahba, Technometrics 21, 1979.
+    ``RSS(α) / (n - 1 - Σ λ / (λ + α))²``, where the residual sum of squares is a sum over eigenvectors: with
+    coordinates b of a target, ``total - Σ b² (λ + 2α) / (λ + α)²`` over features and
+    ``total - Σ b² (1 - α² / (λ + α)²)`` over rows. It trusts rows to be independent, so neighbours in time make it
+    choose too small a penalty: a place to start from and no more. Golub, Heath and Wahba, Technometrics 21, 1979.
     """
-    residual = np.maximum(total - (gains.astype(squared.dtype) @ squared), 0.0)
-    return (residual / np.maximum(weight - 1.0 - degrees, 1.0)[:, None] ** 2).argmin(0)
+    stiffness = values + alphas[:, None]
+    if form == "primal":
+        gains = (stiffness + alphas[:, None]) / stiffness**2
+    else:
+        gains = 1.0 - (alphas[:, None] / stiffness) ** 2
+    free = np.maximum(weight - 1.0 - (values / stiffness).sum(1), 1.0)
+    residual = np.maximum(total - gains.astype(turned.dtype) @ turned**2, 0.0)
+    return (residual / free[:, None] ** 2).argmin(0)

@@ -71,13 +71,13 @@ class Primal:
     ) -> Fold:
         """One decomposition for every penalty and target. ``joined``: multiply the basis into every map."""
         scale, columns = self._scaled(shares)
-        solved = decomposed(self._matrix(fold, scale, columns), alphas.min())
         rows, dtype = self.rows, self.rows.x.dtype
+        solved = decomposed(self._matrix(fold, scale, columns), alphas.min(), dtype)
         tested = (
             rows.x[np.ix_(rows.test[fold], columns)] if len(columns) < self.n_coordinates else rows.x[rows.test[fold]]
         )
         tested = tested - np.outer(rows.ones[rows.test[fold]], rows.means[fold][columns]).astype(dtype)
-        basis = (scale[:, None] * solved.basis).astype(dtype)
+        basis = scale[:, None].astype(dtype) * solved.basis.astype(dtype, copy=False)
         maps = solved.damped(basis.T @ tested.T, alphas)
         return _fold(maps, basis, columns if len(columns) < self.n_coordinates else None, joined=joined)
 
@@ -157,8 +157,8 @@ class Dual:
         middle = among.mean(0)
         across = across - across.mean(1, keepdims=True) - (middle - middle.mean())
         among = among - middle - (middle - middle.mean())[:, None]
-        solved = decomposed(among, alphas.min())
-        basis = solved.basis.astype(self.rows.x.dtype)
+        solved = decomposed(among, alphas.min(), self.rows.x.dtype)
+        basis = solved.basis.astype(self.rows.x.dtype, copy=False)
         maps = solved.damped(basis.T @ across.T.astype(basis.dtype), alphas)
         return _fold(maps, basis, None, joined=joined)
 
