@@ -37,7 +37,8 @@ def lengths(numbers: Mapping[str, Any]) -> CurvesDisplay:
     table, shown = numbers["by_length"]["by length"], numbers["shown"]
     models = [name for name in ("teacher", gim_name(shown), "fuzzy", "exact", f"infini-gram, {shown}") if name in table]
     names = {gim_name(shown): "GIM", f"infini-gram, {shown}": "infini-gram"}
-    counts = ", ".join(f"{n}: {count:,}" for n, count in zip(table["length"], table["predictions"], strict=True))
+    bins = zip(table["length"], table["predictions"], strict=True)
+    counts = ", ".join(f"{n}\N{NO-BREAK SPACE}({count:,})" for n, count in bins)
     return CurvesDisplay(
         along=table["length"],
         values={names.get(name, name): 100 * np.array(table[name]["mean"]) for name in models},
@@ -47,7 +48,7 @@ def lengths(numbers: Mapping[str, Any]) -> CurvesDisplay:
         },
         xlabel="longest match n, tokens",
         ylabel="next tokens predicted, %",
-        caption=f"strict; predictions by n of the GIM, {shown}: {counts}. {_where(numbers)}",
+        caption=f"strict; n of the GIM, {shown} (predictions): {counts}. {_where(numbers)}",
     ).plot()
 
 
@@ -63,7 +64,7 @@ def thresholds(numbers: Mapping[str, Any]) -> CurvesDisplay:
         return 100 * np.array([*values, *[values[-1]] * (longest - len(values))])
 
     return CurvesDisplay(
-        along=along,
+        along=[str(one) for one in along],
         values={named[name]: whole(fit["curve"]["score"]) for name, fit in fits.items()},
         intervals={
             named[name]: np.array([whole(fit["curve"][end]) for end in ("low", "high")]) for name, fit in fits.items()

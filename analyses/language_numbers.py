@@ -98,6 +98,8 @@ def summary(recipe: LanguageRecipe, numbers: Mapping[str, Any], folder: Path) ->
             f"{name:{width}s}  {percent(row['strict'])}  {percent(row['inclusive'])}  "
             f"{100 * row['expected']['mean']:8.1f} {100 * row['tied']['mean']:5.1f}  {bits}"
         )
+    chosen = numbers["chosen_on_validated_text"]["fuzzy"]["chosen"]
+    lines.append(f"fuzzy is: {chosen}, the best matcher on validated text")
     for name, fit in numbers["thresholds"].items():
         own = numbers["by_source"][name]
         shares = ", ".join(f"{source} {100 * one['share']:.0f} %" for source, one in own.items())
