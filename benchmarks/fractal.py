@@ -1,6 +1,6 @@
 """Fractal estimators beside peers; their bias; what the published protocol and the verdict make of known processes.
 
-    OMP_NUM_THREADS=1 python benchmarks/fractal.py speed [PYTHON]     # the one that has the peers, if not this
+    OMP_NUM_THREADS=1 python benchmarks/fractal.py speed [PYTHON [Higuchi]]   # the one with the peers; one question
     OMP_NUM_THREADS=1 python benchmarks/fractal.py bias 4096 20       # length, draws
     OMP_NUM_THREADS=1 python benchmarks/fractal.py published 300      # documents
     OMP_NUM_THREADS=1 python benchmarks/fractal.py verdicts 64 1948 20 399   # documents, length, draws, shuffles
@@ -174,13 +174,15 @@ def measured(python: str, contest: str, side: str, name: str, file: Path) -> dic
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def speed(peers: str = sys.executable) -> None:
+def speed(peers: str = sys.executable, only: str = "") -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "series.npy"
         np.save(file, fractal().fractional_gaussian_noise(LENGTH, 0.7, np.random.default_rng(1)))
         print(f"fractional Gaussian noise, H = .7, {LENGTH:,} values, one thread")
         print(f"{'question':<42}{'who':<24}{'CPU ms':>9}{'peak MiB':>10}{'reads':>9}")
         for contest, (bar, mine, theirs) in CONTESTS.items():
+            if only not in contest:
+                continue
             found = {name: measured(sys.executable, contest, "ours", name, file) for name in mine}
             rivals = {name: measured(peers, contest, "theirs", name, file) for name in theirs}
             for name, one in {**found, **rivals}.items():

@@ -163,11 +163,12 @@ def increment_sums(
         n = integral.shape[1] - lag
         at = edges(n, 1 if len(rows) > 1 else n_units)
         counts[:, column] = np.diff(at)
-        runs = [(row, start, end) for row in integral for start, end in pairwise(at.tolist())]
-        sums[:, column] = [
-            total(np.subtract(row[start + lag : end + lag], row[start:end], out=room[: end - start]))
-            for row, start, end in runs
-        ]
+        runs = list(pairwise(at.tolist()))
+        found = []
+        for row in integral:
+            steps = np.subtract(row[lag:], row[:-lag], out=room[:n])
+            found += [total(steps[start:end]) for start, end in runs]
+        sums[:, column] = found
     return sums, counts, unit
 
 
