@@ -6,8 +6,9 @@ ends, of 0 to 13 tokens, are copied from it. Run with one BLAS thread::
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/matching.py --peers /path/to/python
 
 where that Python has infini-gram and tokengrams (``pip install infini-gram tokengrams``); without ``--peers``
-this one is asked. ``--tokens 1e6`` makes it short. CPU seconds are of all threads and children; memory is the
-peak beyond what the process had before.
+this one is asked. ``--tokens 1e6`` makes it short; parts run by name, ``python benchmarks/matching.py ours peers
+queries batch exact --folder kept``, where the later ones need the indexes of the first two. CPU seconds are of all
+threads and children; memory is the peak beyond what the process had before. Of several rounds, the least figure.
 """
 
 from __future__ import annotations
@@ -15,22 +16,27 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import get_native_id
 from time import perf_counter, process_time
 
 import numpy as np
 
+from nextlens.models.arguments import one_of
 from nextlens.models.induction import ExactInduction, InfiniGram, SuffixArray
 from nextlens.models.induction.exact import longest_match
 from nextlens.models.induction.shard import Shard
 
 VOCABULARY, DOCUMENT, PROMPTS, PROMPT, BATCH, CONTEXT = 65_000, 1_000, 300, 500, 10_000, 1_024
 ROUNDS = 3
+PARTS = ("ours", "peers", "queries", "batch", "exact")
 
 
 def corpus(n_tokens: int, rng: np.random.Generator) -> np.ndarray:
@@ -97,18 +103,20 @@ def show(name: str, found: dict | None, unit: str = "") -> None:
         print(f"  {name:<52} " + "  ".join(f"{key} {value:.4g}" for key, value in found.items()) + unit, flush=True)
 
 
-def in_milliseconds(times: list[float]) -> dict[str, float]:
-    wall = np.array(times) * 1e3
-    return {"median": np.median(wall), "mean": wall.mean(), "p95": np.quantile(wall, 0.95), "max": wall.max()}
+def in_milliseconds(times: list[tuple[float, float]]) -> dict[str, float]:
+    """Wall clock, and CPU: on a machine with other work to do, the tail of the one is the other work."""
+    wall, cpu = np.array(times).T * 1e3
+    found = {"median": np.median(wall), "mean": wall.mean(), "p95": np.quantile(wall, 0.95), "max": wall.max()}
+    return found | {"CPU median": np.median(cpu), "CPU mean": cpu.mean(), "CPU p95": np.quantile(cpu, 0.95)}
 
 
 def timed(ask: Callable[[list[int]], object], asked: list[list[int]]) -> dict[str, float]:
-    """How long each of ``asked`` takes, wall clock."""
+    """How long each of ``asked`` takes."""
     times = []
     for prompt in asked:
-        start = perf_counter()
+        wall, cpu = perf_counter(), process_time()
         ask(prompt)
-        times.append(perf_counter() - start)
+        times.append((perf_counter() - wall, process_time() - cpu))
     return in_milliseconds(times)
 
 
@@ -117,7 +125,7 @@ def best(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {key: min(each[key] for each in rounds) for key in rounds[0]}
 
 
-def build_rows(tokens: np.ndarray, folder: Path, peers: str) -> None:
+def our_rows(tokens: np.ndarray, folder: Path) -> None:
     documents = np.split(tokens, range(DOCUMENT, len(tokens), DOCUMENT))
     print(f"index of {len(tokens):,} tokens, {len(documents):,} documents; seconds, MiB")
     separated = np.insert(tokens, np.arange(DOCUMENT, len(tokens), DOCUMENT), np.uint16(65_535))
@@ -138,14 +146,19 @@ def build_rows(tokens: np.ndarray, folder: Path, peers: str) -> None:
     budget = 200 * 2**20
     shards = alone(lambda: SuffixArray.build(documents, VOCABULARY, memory=budget, path=folder / "sharded"))
     show(f"nextlens: the same within memory={budget:,} bytes", shards)
-    show("nextlens: by NumPy alone", alone(lambda: Shard.build(documents, 2, "numpy")))
-    for what in ("infini-gram, 1 process", "infini-gram, 2 processes", "tokengrams"):
-        show(what, ask_peers(peers, folder, what))
     size = sum(file.stat().st_size for file in (folder / "ours").glob("*.bin")) / len(tokens)
     print(f"  on disk: {size:.3f} bytes a token; budget 8: {'kept' if size <= 8 else 'MISSED'}")
     start = perf_counter()
     SuffixArray.open(folder / "ours")
     print(f"  opened in {1e3 * (perf_counter() - start):.1f} ms")
+
+
+def peer_rows(tokens: np.ndarray, folder: Path, peers: str) -> None:
+    print(f"other builders, {len(tokens):,} tokens; seconds, MiB")
+    documents = np.split(tokens, range(DOCUMENT, len(tokens), DOCUMENT))
+    show("nextlens: by NumPy alone, in memory", alone(lambda: Shard.build(documents, 2, "numpy")))
+    for what in ("infini-gram, 1 process", "infini-gram, 2 processes", "tokengrams"):
+        show(what, ask_peers(peers, folder, what))
 
 
 def query_rows(folder: Path, peers: str, asked: list[list[int]]) -> None:
@@ -173,7 +186,7 @@ def query_rows(folder: Path, peers: str, asked: list[list[int]]) -> None:
         equal = [(match.length, match.count) for match in found] == [tuple(pair) for pair in engine["answers"]]
         print(f"  n and count equal to the engine's on every prompt: {equal}")
         fast, slow = best(ours), best([in_milliseconds(each["times"]) for each in theirs[engines[0]]])
-        for key in ("median", "p95"):
+        for key in ("median", "p95", "CPU median", "CPU p95"):
             print(f"  budget, {key} <= the engine's in memory: {'kept' if fast[key] <= slow[key] else 'MISSED'}")
 
 
@@ -189,14 +202,32 @@ def batch_rows(folder: Path, tokens: np.ndarray, rng: np.random.Generator) -> No
     }.items():
         rounds = []
         for _ in range(ROUNDS):
-            wall, cpu = perf_counter(), process_time()
+            wall, cpu = perf_counter(), sum(os.times()[:4])
             ask()
-            rounds.append({"wall": perf_counter() - wall, "cpu": process_time() - cpu})
+            rounds.append({"wall": perf_counter() - wall, "cpu": sum(os.times()[:4]) - cpu})
         show(f"nextlens: {name}", best(rounds))
+    print(f"  2 threads, time in which one neither runs nor waits for a core: {blocked_share(model, asked):.1%}")
     text = np.concatenate(asked[:8]).astype(np.int64)
     start = perf_counter()
     model.votes(text)
     print(f"  votes at every position of {len(text):,} tokens: {1e3 * (perf_counter() - start):.0f} ms")
+
+
+def blocked_share(model: InfiniGram, asked: list[np.ndarray]) -> float:
+    """How much of their time two threads wait for each other, however many cores are free at the moment (Linux)."""
+
+    def ready() -> float:
+        run, wait, _ = Path(f"/proc/self/task/{get_native_id()}/schedstat").read_text().split()
+        return (int(run) + int(wait)) / 1e9
+
+    def answer(part: list[np.ndarray]) -> tuple[float, float]:
+        start, wall = ready(), perf_counter()
+        model.matches(part)
+        return ready() - start, perf_counter() - wall
+
+    with ThreadPoolExecutor(2) as pool:
+        busy, wall = np.array(list(pool.map(answer, [asked[::2], asked[1::2]]))).sum(0)
+    return max(0.0, 1 - busy / wall)
 
 
 def in_processes(model: InfiniGram, asked: list[np.ndarray], n: int) -> list[list[tuple]]:
@@ -234,19 +265,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=lambda text: int(float(text)), default=25_000_000)
     parser.add_argument("--peers", default=sys.executable, help="a Python that has infini-gram and tokengrams")
-    parser.add_argument("--folder", type=Path, help="where to keep the indexes; by default nowhere")
+    parser.add_argument("--folder", type=Path, help="where to keep corpus and indexes; by default nowhere")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        run(options.parts or PARTS, options.folder or Path(name), options.tokens, options.peers)
+
+
+def run(parts: Sequence[str], folder: Path, n_tokens: int, peers: str) -> None:
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
-        tokens = corpus(options.tokens, rng)
-        asked = prompts(tokens, PROMPTS, rng)
-        np.save(folder / "tokens.npy", tokens)
-        np.save(folder / "prompts.npy", asked)
-        build_rows(tokens, folder, options.peers)
-        query_rows(folder, options.peers, asked.tolist())
-        batch_rows(folder, tokens, rng)
-        exact_rows(rng)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "prompts.npy").exists():
+        np.save(folder / "tokens.npy", corpus(n_tokens, rng))
+        np.save(folder / "prompts.npy", prompts(np.load(folder / "tokens.npy"), PROMPTS, rng))
+    tokens, asked = np.load(folder / "tokens.npy"), np.load(folder / "prompts.npy").tolist()
+    rows = {
+        "ours": lambda: our_rows(tokens, folder),
+        "peers": lambda: peer_rows(tokens, folder, peers),
+        "queries": lambda: query_rows(folder, peers, asked),
+        "batch": lambda: batch_rows(folder, tokens, np.random.default_rng(1)),
+        "exact": lambda: exact_rows(np.random.default_rng(2)),
+    }
+    for part in parts:
+        rows[one_of("part", part, PARTS)]()
 
 
 if __name__ == "__main__":
