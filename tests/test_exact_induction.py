@@ -52,6 +52,7 @@ def test_every_way_to_ask_gives_the_definition(name, window, monkeypatch):
     matcher = ExactInduction(300, window=window)
     monkeypatch.setattr(exact, "PAIRS", 500)
     monkeypatch.setattr(exact, "FILTERED", 12)
+    monkeypatch.setattr(exact, "FEW", 3)
     everywhere, reader = matcher.votes(stream), matcher.reader()
     one_by_one = matcher.votes(stream, np.arange(len(stream)))
     for t, token in enumerate(stream.tolist()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 
 from nextlens.models.arguments import at_least, between
@@ -12,6 +12,9 @@ from nextlens.models.induction.votes import Matcher, Places, Reader, Votes
 
 #: Candidates are looked at token by token so far back; what is still equal then is measured in linear time.
 FILTERED = 48
+
+#: So many votes are counted without NumPy.
+FEW = 64
 
 #: How many pairs of positions are compared at a time when every position is asked for.
 PAIRS = 1 << 20
@@ -85,8 +88,7 @@ class ExactInduction(Matcher):
     def _at(self, tokens: Int[np.ndarray, " time"], end: int) -> tuple[int, np.ndarray, np.ndarray]:
         context = tokens[self._start(end) : end]
         length, at = longest_match(context)
-        token, count = np.unique(context[at], return_counts=True)
-        return length, token, count.astype(np.float64)
+        return length, *_tally(context[at])
 
     def _everywhere(self, tokens: Int[np.ndarray, " time"]) -> Votes:
         """By the recurrence ``c_t[i] = (c_{t-1}[i-1] + 1) (w_i == w_t)``, for many ``t`` at a time."""
@@ -159,8 +161,18 @@ class ExactReader(Reader):
         usable = runs if self.matcher.window is None else np.minimum(runs, self.matcher.window - 1 - np.arange(lags))
         length = int(usable.max(initial=0))
         at = end - np.flatnonzero(usable == length) if length else np.zeros(0, np.int64)
-        tokens, counts = np.unique(self._read[at], return_counts=True)
-        return Votes.of_rows([(length, tokens, counts.astype(np.float64))])
+        return Votes.of_rows([(length, *_tally(self._read[at]))])
+
+
+def _tally(tokens: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    """The distinct tokens, rising, and how often each comes; of a few, without NumPy."""
+    if len(tokens) > FEW:
+        distinct, counted = np.unique(tokens, return_counts=True)
+        return distinct, counted.astype(np.float64)
+    counts: dict[int, int] = {}
+    for token in sorted(tokens.tolist()):
+        counts[token] = counts.get(token, 0) + 1
+    return np.array(list(counts), np.int64), np.array(list(counts.values()), np.float64)
 
 
 def longest_match(context: Int[np.ndarray, " time"]) -> tuple[int, Int[np.ndarray, " match"]]:
