@@ -79,9 +79,8 @@ def likeness(name: str, one: np.ndarray, other: np.ndarray) -> float:
 
 
 @every_matcher
-@pytest.mark.parametrize("seed", range(3))
-def test_votes_are_sums_of_similarities_of_contexts_read_alone(name, seed):
-    tokens = np.random.default_rng(seed).integers(N_TOKENS, size=6)
+def test_votes_are_sums_of_similarities_of_contexts_read_alone(name):
+    tokens = np.random.default_rng(0).integers(N_TOKENS, size=6)
     votes = MATCHERS[name].votes(tokens)
     assert votes.length.tolist() == [0] * 6
     for position in range(6):

@@ -8,8 +8,6 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from nextlens.models.batch import Batch
@@ -275,7 +273,7 @@ def test_what_cannot_teach_or_be_taught_is_refused(make, message):
 # --- what is found
 
 
-@given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("seed", range(5))
 def test_retrieval_is_the_mean_over_every_order_of_equal_keys(seed):
     rng = np.random.default_rng(seed)
     student, teacher = rng.integers(4, size=(3, 7)) * 1.0, rng.random((3, 7))
