@@ -40,6 +40,10 @@ class Votes:
     @classmethod
     def of_rows(cls, rows: Iterable[tuple[int, Int[np.ndarray, " _"], Float[np.ndarray, " _"]]]) -> Votes:
         """From one ``(length, tokens, weights)`` a row."""
+        rows = list(rows)
+        if len(rows) == 1:
+            ((length, token, weight),) = rows
+            return cls(np.array([length]), np.array([0, len(token)]), token, weight)
         nobody = (0, np.zeros(0, np.int64), np.zeros(0))
         length, token, weight = zip(nobody, *rows, strict=True)
         first = np.cumsum([len(t) for t in token])
