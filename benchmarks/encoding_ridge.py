@@ -157,7 +157,7 @@ def himalaya_group(X, Y, alphas, gammas=GAMMAS, backend="numpy", **solver):
         progress_bar=False,
         **solver,
     )
-    return lambda rows: (rows - mean_x) @ np.asarray(W) + mean_y, np.asarray(np.exp(-deltas).sum(0)), "svd"
+    return lambda rows: (rows - mean_x) @ np.asarray(W) + mean_y, 1 / np.asarray(np.exp(deltas).sum(0)), "svd"
 
 
 def himalaya_kernels(X, Y, alphas, gammas=GAMMAS, backend="numpy", **solver):
@@ -182,7 +182,7 @@ def himalaya_kernels(X, Y, alphas, gammas=GAMMAS, backend="numpy", **solver):
         **solver,
     )
     W = np.vstack([np.asarray(part) for part in W])
-    return lambda rows: (rows - mean_x) @ W + mean_y, np.asarray(np.exp(-deltas).sum(0)), "kernel"
+    return lambda rows: (rows - mean_x) @ W + mean_y, 1 / np.asarray(np.exp(deltas).sum(0)), "kernel"
 
 
 A = {"rows": 3000, "features": 300, "targets": 10_000, "alphas": (0, 6, 10)}
