@@ -193,6 +193,15 @@ def test_windows_change_only_what_is_forgotten(model):
     assert not near[3:6].any()
 
 
+def test_words_of_two_stories_may_come_in_turns(model):
+    turns = np.array([0, 6, 1, 2, 7, 3, 8, 4, 5])
+    for features in (
+        lambda words: surprisal_and_entropy(model, words, Bytes()),
+        lambda words: hidden_states(model, words, Bytes(), ["embed"])["embed"],
+    ):
+        np.testing.assert_allclose(features(HEARD.isel(word=turns)).values, features(HEARD).values[turns], atol=1e-6)
+
+
 def test_patterns_are_no_feature_of_words(model):
     with pytest.raises(ValueError, match="needs one row a position"):
         hidden_states(model, HEARD, Bytes(), ["blocks.0.attn.pattern"])
