@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
+# Processes that share the tests, a file at a time.
+JOBS ?= auto
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Small models on one thread: two would spin on each other and take several times the CPU.
@@ -14,7 +16,7 @@ demo: $(STAMP)
 	$(BIN)/nextlens belief --process mess3 --out results/belief-mess3
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

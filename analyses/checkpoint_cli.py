@@ -13,7 +13,12 @@ from nextlens.analyses.answering import PARAMETERS, parameters_of, refuse_absent
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--text", "text_file", type=click.Path(path_type=Path), help="A UTF-8 file to read.  [default: a scene]")
+@click.option(
+    "--text",
+    "text_file",
+    type=click.Path(path_type=Path),
+    help="A UTF-8 file to read, or token ids as .npy.  [default: a scene]",
+)
 @click.option("--process", help="The hidden Markov process it was trained on.  [default: as the checkpoint says]")
 @PARAMETERS
 @click.option("--out", type=click.Path(path_type=Path), help="Report folder.  [default: results/checkpoint-NAME]")
@@ -36,7 +41,7 @@ def checkpoint(
 ) -> None:
     """What does a model know? A report on any checkpoint, from one text.
 
-    PATH is a checkpoint of nextlens, a Hugging Face directory, or whatever else nextlens loads. Writes one
+    PATH is a checkpoint of nextlens, a Hugging Face directory, a GGUF file or smollm2-135m. Writes one
     page (index.html) that needs no network, its figures and numbers.json.
     """
     import json
@@ -45,13 +50,14 @@ def checkpoint(
 
     from nextlens.analyses.checkpoint import own_folder, report
     from nextlens.analyses.checkpoint_process import process_of
-    from nextlens.analyses.checkpoint_reading import read_text
+    from nextlens.analyses.checkpoint_reading import read_ids, read_text
     from nextlens.analyses.checkpoint_sections import summary
     from nextlens.models import checkpoints
 
     torch.set_num_threads(1)
     refuse_absent(device)
-    text = None if text_file is None else read_text(text_file)
+    reader = read_ids if text_file is not None and text_file.suffix == ".npy" else read_text
+    text = None if text_file is None else reader(text_file)
     name = path.resolve().stem if path.is_file() else path.resolve().name
     folder = out or Path("results") / f"checkpoint-{name}"
     try:

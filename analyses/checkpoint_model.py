@@ -31,7 +31,7 @@ def config_of(model: Hooked) -> Any:
 
 def context_of(model: Hooked) -> int | None:
     """How many tokens the model can read at a time; None if it does not say."""
-    context = getattr(config_of(model), "n_ctx", None)
+    context = getattr(model, "n_ctx", None) or getattr(config_of(model), "n_ctx", None)
     return None if context is None else int(context)
 
 

@@ -184,6 +184,28 @@ def read_text(path: str | os.PathLike[str]) -> str:
     return text.replace("\r\n", "\n")
 
 
+def read_ids(path: str | os.PathLike[str]) -> Int[np.ndarray, "*any"]:
+    """Token ids from an ``.npy`` file, of shape (time,) or (sequence, time).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is truncated, needs code to be read, or holds no integers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no token ids at {str(path)!r}")
+    try:
+        ids = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{str(path)!r} is no .npy file of numbers: {error}") from error
+    if not (isinstance(ids, np.ndarray) and ids.dtype.kind in "iu"):
+        raise ValueError(f"{str(path)!r} holds {getattr(ids, 'dtype', type(ids).__name__)}; token ids are integers")
+    return ids
+
+
 def pieces(vocabulary: Vocabulary, tokens: Int[np.ndarray, " time"]) -> list[str]:
     """What each token adds to the decoded text; joined they are the text.
 

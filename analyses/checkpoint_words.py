@@ -102,7 +102,7 @@ def words_of(
     if vocabulary is None:
         raise ValueError(
             f"vocabulary is not known: the model has {model.n_tokens} tokens and says not what they spell; "
-            "give vocabulary=, a process, or text as token ids"
+            "give vocabulary=, a process, or text as token ids (--text ids.npy)"
         )
     if text is None:
         text, source = checkpoint_passage.PASSAGE, checkpoint_passage.SOURCE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import combinations
-from math import comb
+from math import comb, prod
 
 import numpy as np
 import torch
@@ -177,7 +177,7 @@ def control_sets(
     if matched:
         pools = [[head for head in pools[0] if head[0] == layer] for layer in layers]
         wanted = [sum(head[0] == layer for head in heads) for layer in layers]
-    total = int(np.prod([comb(len(pool), n) for pool, n in zip(pools, wanted, strict=True)], dtype=float))
+    total = prod(comb(len(pool), n) for pool, n in zip(pools, wanted, strict=True))
     if not heads or total == 0:
         return []
     if len(pools) == 1 and total <= most:

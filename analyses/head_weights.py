@@ -52,13 +52,13 @@ class HeadWeights:
 
     def ov_rows(self, first: int) -> Float[np.ndarray, "head {first} token"]:
         """The first rows of the OV circuit: what attending to each of these tokens adds to every logit."""
-        return (self.embed[:first] @ self.W_V @ self.W_O @ self.unembed).cpu().numpy()
+        return (self.embed[:first] @ self.W_V @ self.W_O @ self.unembed).float().cpu().numpy()
 
     def raised(
         self, z: Float[Tensor, "sequence query head head_feature"]
     ) -> Float[np.ndarray, "sequence head query token"]:
         """What each head's output alone adds to the logits, up to the scale of the final normalisation."""
-        return torch.einsum("bthd,hdv->bhtv", z, self.W_O @ self.unembed).cpu().numpy()
+        return torch.einsum("bthd,hdv->bhtv", z, self.W_O @ self.unembed).float().cpu().numpy()
 
     def composed_qk(self, earlier: HeadWeights, head: int) -> Float[np.ndarray, "head head_feature head_feature"]:
         """The QK circuits whose keys are read through one head of an earlier layer (K-composition).

@@ -91,7 +91,7 @@ def head_scores(
     -------
     xarray.Dataset
         ``value`` (score, layer, head) and ``chance`` (score): looking everywhere alike for patterns, random
-        circuits for weights. Without the scores of weights if the model's are not known by name.
+        circuits for weights. Without the scores of weights if the model's, or its ``hook_z``, are not known by name.
 
     Raises
     ------
@@ -108,7 +108,8 @@ def head_scores(
     layers = attention_layers(model)
     places, known = _said_twice(model.n_tokens, block, n_sequences, first, rng)
     tokens = known[places]
-    seen = attention_values(model, tokens, layers, ("pattern", "z"))
+    weighed = set(wanted) - set(PATTERN_SCORES) and all(f"blocks.{i}.attn.hook_z" in model.sites for i in layers)
+    seen = attention_values(model, tokens, layers, ("pattern", "z") if weighed else ("pattern",))
     looked = [seen[layer, "pattern"].float().cpu().numpy() for layer in layers]
     if len({one.shape[1] for one in looked}) > 1:
         raise ValueError(f"model has {[one.shape[1] for one in looked]} heads in its layers; they must be equally many")
@@ -116,7 +117,7 @@ def head_scores(
     values = {n: [attention.attention_to(one, k) for one in looked] for n, k in zip(PATTERN_SCORES, keys, strict=True)}
     even = attention.uniform_causal(*tokens.shape)
     chance = {n: float(attention.attention_to(even, k)[0]) for n, k in zip(PATTERN_SCORES, keys, strict=True)}
-    if set(wanted) - set(PATTERN_SCORES):
+    if weighed:
         weights = (head_weights(model, layer, known) for layer in layers)
         outputs = [seen[layer, "z"] for layer in layers]
         values |= _weight_scores(weights, wanted, places, looked, outputs, values["previous token"])

@@ -91,6 +91,12 @@ class Attached(nn.Module):
         return tuple(self._parts)
 
     @property
+    def site_parts(self) -> dict[str, str]:
+        """Which part of the module each site is, by its dotted name."""
+        names = {id(part): name for name, part in self.module.named_modules()}
+        return {site: names[id(part)] for site, part in self._parts.items()}
+
+    @property
     def unembedding(self) -> Float[Tensor, "width vocab"] | None:
         """Times the value before it, the logits (before a bias, if there is one); None if none was named."""
         (given,) = self._unembedding

@@ -30,7 +30,7 @@ from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.state_dicts import Config, from_weights, read_weights
 from nextlens.models.transformer import Transformer, TransformerConfig
 from nextlens.models.vocabulary import Vocabulary, fitting
-from nextlens.models.weights import precision, put_weights
+from nextlens.models.weights import precision, put_weights, refuse_not_finite
 
 #: What the JSON header looks like; a file of another format is refused.
 FORMAT = 1
@@ -157,6 +157,7 @@ def load(
     sites: Mapping[str, nn.Module | str] | None = None,
     logits: ReadLogits | None = None,
     unembedding: nn.Module | str | Tensor | None = None,
+    n_ctx: int | None = None,
     vocabulary: Vocabulary | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -177,7 +178,7 @@ def load(
         - Any ``nn.Module``, with ``sites``.
     config : TransformerConfig, RecurrentConfig, TransformerBridgeConfig or PretrainedConfig, optional
         What a state dict is the state of.
-    sites, logits, unembedding
+    sites, logits, unembedding, n_ctx
         For an ``nn.Module``: see :class:`~nextlens.models.attached.Attached`.
     vocabulary : Vocabulary, optional
         In place of what comes with the model.
@@ -190,7 +191,8 @@ def load(
     Returns
     -------
     Hooked
-        In evaluation mode. ``.vocabulary`` is what its tokens spell, or None if nothing said so.
+        In evaluation mode, but for a ``Hooked`` in memory, which is returned as it is.
+        ``.vocabulary`` is what its tokens spell, or None if nothing said so.
 
     Raises
     ------
@@ -213,7 +215,7 @@ def load(
     ValueError: 'the state dict' does not fit its config: embed.W_E is absent, and should be (3, 64)
     """
     dtype = None if dtype is None else precision(dtype)
-    parts = {"sites": sites, "logits": logits, "unembedding": unembedding}
+    parts = {"sites": sites, "logits": logits, "unembedding": unembedding, "n_ctx": n_ctx}
     if isinstance(what, str | os.PathLike):
         _refuse_arguments(parts, "a path")
         model = _from_path(what, config, device or "cpu", dtype)
@@ -321,6 +323,7 @@ def _load_ours(target: Path, device: str | torch.device, dtype: torch.dtype | No
         put_weights(model, tensors)
     except ValueError as error:
         raise ValueError(f"the weights in {str(target)!r} do not fit its own description: {error}") from error
+    refuse_not_finite(model.named_parameters(), str(target))
     return model.to(device=device, dtype=dtype)
 
 

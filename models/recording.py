@@ -100,8 +100,8 @@ def record(
     ValueError
         If a site does not exist (the nearest ones are named), was never reached or is not laid out by
         sequence and position, ``where`` is of another shape or keeps nothing, ``chunk`` is below 1, a
-        value is beyond float16, or ``path`` holds the recording of another model, of other sites or of
-        another batch (what differs is named).
+        value is beyond float16, ``path`` is given while the model is edited or watched, or it holds the
+        recording of another model, of other sites or of another batch (what differs is named).
     OSError
         If ``path`` cannot be written to, or another process is writing there.
     """
@@ -123,6 +123,11 @@ def record(
         refuse_nothing(where)
     if path is None:
         return _in_memory(chunks(batch, where, chunk, progress), passed, batch, where)
+    if isinstance(model, torch.nn.Module) and any(part._forward_hooks for part in model.modules()):
+        raise ValueError(
+            "path is given while the model is edited or watched: a stored recording could not say what the hooks "
+            "changed, and would be taken for one of the model itself; record in memory (path=None)"
+        )
     asked = {
         "model": fingerprint(model),
         "sites": names,

@@ -130,7 +130,7 @@ class RecordingWriter(AbstractContextManager):
         with ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._refuse_other_files()
-            stack.enter_context(self._locked())
+            stack.callback(self._locked().release)
             self.manifest = self._begun()
             self._files: dict[str, GrowingArray] = {}
             self._digest, self._passed = hashlib.sha256(), 0
@@ -234,9 +234,10 @@ class RecordingWriter(AbstractContextManager):
     def _locked(self) -> FileLock:
         lock = FileLock(self.folder / LOCK, timeout=0)
         try:
-            return lock.acquire().lock
+            lock.acquire()
         except Timeout as error:
             raise OSError(f"{self._name} is being written by another process") from error
+        return lock
 
     def _begun(self) -> Manifest:
         if not (self.folder / MANIFEST).exists():
@@ -342,7 +343,9 @@ def open_recording(path: str | os.PathLike[str], *, unfinished: bool = False) ->
 
 
 def fingerprint(model: Hooked) -> str:
-    """A hash of the class of ``model``, its ``config`` if that is a dataclass, its weights and buffers.
+    """A hash of the class of ``model``, its configuration, its sites, its weights and its buffers.
+
+    Of a bridge the configuration is the bridge's; of a module given by its sites, which part each of them is.
 
     Examples
     --------
@@ -352,8 +355,9 @@ def fingerprint(model: Hooked) -> str:
     (True, False)
     """
     digest = hashlib.sha256(f"{type(model).__module__}.{type(model).__qualname__}".encode())
-    config = getattr(model, "config", None)
+    config = getattr(model, "config", None) or getattr(getattr(model, "bridge", None), "cfg", None)
     digest.update(repr(config).encode() if is_dataclass(config) else b"")
+    digest.update(repr(getattr(model, "site_parts", None)).encode())
     if isinstance(model, torch.nn.Module):
         for name, value in (*model.named_parameters(), *model.named_buffers()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())

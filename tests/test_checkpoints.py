@@ -369,3 +369,11 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path, door, write):
 def test_a_state_of_training_is_frozen():
     with pytest.raises(AttributeError):
         TrainingState(0, 0, {}).index = 1
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path):
+    model = Transformer(TransformerConfig(n_tokens=3, d_model=8, n_ctx=4))
+    with torch.no_grad():
+        model.embed.W_E[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"embed\.W_E"):
+        checkpoints.load(checkpoints.save(tmp_path / "m", model))

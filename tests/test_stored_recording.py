@@ -17,13 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextlens.models import recording_export, stored_recording
+from nextlens.models.attached import Attached
 from nextlens.models.batch import Batch
 from nextlens.models.growing_array import GrowingArray
 from nextlens.models.prefixes import number_prefixes
 from nextlens.models.processes import mess3
 from nextlens.models.recording import record
 from nextlens.models.recording_export import export
-from nextlens.models.stored_recording import Manifest, open_recording
+from nextlens.models.stored_recording import Manifest, RecordingWriter, fingerprint, open_recording
 from nextlens.models.transformer import Transformer, TransformerConfig
 
 CONFIG = TransformerConfig(n_tokens=3, n_layers=2, n_heads=2, d_model=16, d_mlp=24, n_ctx=8, seed=1)
@@ -461,3 +462,25 @@ def test_an_export_that_cannot_be_made_says_what_is_needed(tmp_path, monkeypatch
         ImportError, match=r"needs h5netcdf and h5py; install them with: pip install 'nextlens\[export\]'"
     ):
         export(recording, tmp_path / "copy.h5")
+
+
+def test_a_recording_of_an_edited_model_is_not_taken_for_one_of_the_model(tmp_path):
+    record(MODEL, BATCH, SITES, path=tmp_path / "plain")
+    with MODEL.edited(SITES[0], torch.zeros_like), pytest.raises(ValueError, match="edited or watched"):
+        record(MODEL, BATCH, SITES, path=tmp_path / "plain")
+
+
+def test_sites_that_name_other_parts_are_of_another_model():
+    module = torch.nn.Sequential(torch.nn.Embedding(3, 3), torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    one, other = (Attached(module, {"s": part}) for part in ("0", "1"))
+    assert fingerprint(one) == fingerprint(Attached(module, {"s": "0"}))
+    assert fingerprint(one) != fingerprint(other)
+    assert (one.site_parts, other.site_parts) == ({"hook_s": "0"}, {"hook_s": "1"})
+
+
+def test_a_lock_is_free_once_its_recording_is_closed(tmp_path):
+    writer = RecordingWriter(tmp_path / "r", {"a": 1})
+    with writer:
+        pass
+    with FileLock(tmp_path / "r" / stored_recording.LOCK, timeout=0):
+        assert (tmp_path / "r").is_dir()
