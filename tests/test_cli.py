@@ -34,7 +34,10 @@ cli.main()
 STEPS = 150
 SMALL = f"belief --process even --steps {STEPS} --batch-size 8 --seeds 1 --jobs 1".split()
 
-needs_signals = pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a signal")
+needs_signals = pytest.mark.skipif(
+    os.name != "posix" or signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
+    reason="Ctrl-C is sent as a signal, which the background of a shell ignores",
+)
 
 
 def said(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -49,10 +52,12 @@ def said(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[in
 
 def wait_for(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None:
     """Until ``condition`` holds; the process must not have ended before."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while not condition():
         assert running.poll() is None, running.communicate()
-        assert time.monotonic() < until
+        if time.monotonic() > until:
+            running.kill()
+            pytest.fail("what was waited for did not come in 240 s")
         time.sleep(0.02)
 
 
@@ -202,7 +207,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on_as_if_it_had_not_been(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         wait_for(lambda: (folder / "seed-0" / "checkpoint.safetensors").exists(), running)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=120)
     assert running.returncode == 1
     assert not out
     assert err.startswith("Error: interrupted; go on with: nextlens belief ")
@@ -227,12 +232,12 @@ def test_an_interruption_of_two_at_once_leaves_no_process_behind(tmp_path):
     ) as running:
         wait_for(lambda: len(list(tmp_path.glob("seed-*/step-31.safetensors"))) == 2, running)
         os.killpg(running.pid, signal.SIGINT)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=120)
     assert running.returncode == 1
     assert not out
     assert f"--out {tmp_path} --resume\n" in err
     assert "Traceback" not in err
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not group_is_gone(running.pid):
         assert time.monotonic() < until, "a process was left behind"
         time.sleep(0.1)
