@@ -21,7 +21,7 @@ def _surprisal(numbers: Numbers) -> tuple[str, str]:
     return (
         f"Surprisal by how many tokens of the window had been read; {found['windows']} windows, overlaps counted "
         f"again.{band} Grey: what counting single tokens, or pairs, in the other blocks gives.{least}",
-        f"Line falling or rising from {found['value'][0]:.2f} bits per token after {found['from'][0]} to "
+        f"Surprisal by tokens read, from {found['value'][0]:.2f} bits per token after {found['from'][0]} to "
         f"{found['to'][0]} tokens to {found['value'][-1]:.2f} after {found['from'][-1]} to {found['to'][-1]}; unigram "
         f"null {nulls['unigram, counted in the other blocks']['value']:.2f} bits.",
     )

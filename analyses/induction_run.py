@@ -239,9 +239,9 @@ def summary(recipe: InductionRecipe, numbers: Mapping[str, Any], folder: Path) -
         f"one layer; {recipe.steps:,} steps of {recipe.batch_size} sequences",
         _line("in-context gain, nats", gain[TWO], f"possible {gain['possible']:.3f}"),
         _line("  one layer", gain[ONE], "the control: it cannot match what came before"),
-        f"{'phase change':28s} seen in {change['seen']}"
+        f"{'phase change':36s} seen in {change['seen']}"
         + (f", half way at step {step['mean']:.0f}; control {change['seen_in_control']}" if step else ""),
-        f"{'induction heads found':28s} {min(found)} to {max(found)} a seed, prefix matching of {FOUND} or more "
+        f"{'induction heads found':36s} {min(found)} to {max(found)} a seed, prefix matching of {FOUND} or more "
         f"(chance {numbers['heads']['highest']['prefix matching']['chance']:.3f})",
     ]
     lines.append("share of the gain that goes when heads are ablated")

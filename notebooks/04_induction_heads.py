@@ -118,7 +118,7 @@ maps = HeadsDisplay(
 # ## Without the heads found
 # Their outputs are replaced by their means over other sequences. The control is as many other heads. Drawn from all
 # others they often hold a previous-token head, which the induction heads read, and then the gain goes with them; so
-# those outside this circuit of two layers are ablated too, as many and all at once.
+# those outside this circuit of two layers are ablated too: as many, where so many are left, and all at once.
 
 # %%
 rng = np.random.default_rng(3)
