@@ -37,6 +37,17 @@ def build(texts: Path, folder: Path, vocabulary: str) -> None:
 
 @gim.command()
 @FOLDER
+def verify(folder: Path) -> None:
+    """Compare every file of the index at FOLDER with its checksum."""
+    from nextlens.analyses.gim_index import TextIndex
+
+    index = TextIndex.open(folder)
+    index.array.verify()
+    click.echo(f"the index at {folder} is whole: {len(index.array):,} tokens of {len(index.names):,} documents")
+
+
+@gim.command()
+@FOLDER
 @click.argument("prompt")
 @click.option("--most", type=click.IntRange(1), default=10, show_default=True, help="Tokens and places listed.")
 @JSON

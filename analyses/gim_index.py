@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from nextlens.analyses.language_models import read_vocabulary, write_vocabulary
 from nextlens.analyses.language_recipe import UNKNOWN, kind_of
-from nextlens.analyses.results_folder import read_json, write_json
+from nextlens.analyses.results_folder import read_json
 from nextlens.models.byte_pairs import read_tokenizer, train_byte_pairs
 from nextlens.models.hooked import Hooked
 from nextlens.models.induction.context_features import LawFeatures, ResidualFeatures
@@ -22,10 +28,15 @@ from nextlens.models.induction.infinigram import END, InfiniGram
 from nextlens.models.induction.suffix_array import SuffixArray
 from nextlens.models.texts import read_texts
 from nextlens.models.vocabulary import Bytes, Vocabulary
+from nextlens.models.whole_files import write_whole
 from nextlens.models.words import Words
 
-#: What stands in the folder beside the index: what tokens spell, and what documents are called.
-VOCABULARY, NAMES = "vocabulary.json", "documents.json"
+#: In the folder: what documents are called, and which edition, a folder in it, is the index.
+NAMES, LOCK = "documents.json", "index.lock"
+#: In an edition: the suffix array, and what tokens spell.
+ARRAY, VOCABULARY = "array", "vocabulary.json"
+EDITION = re.compile(r"\d{4,}")
+OURS = re.compile(rf"{EDITION.pattern}|{re.escape(NAMES)}(\.partial)?|{re.escape(LOCK)}")
 #: What of a model is compared unless a site is named.
 LAWS = "laws"
 
@@ -52,6 +63,8 @@ class TextIndex:
     ) -> TextIndex:
         """Index every text of a folder, at ``folder``; an index that is there stays whole until the new one is.
 
+        The new one is an edition beside the old, and is the index from when the names are written, which name it.
+
         Parameters
         ----------
         texts : path
@@ -66,16 +79,18 @@ class TextIndex:
         FileNotFoundError
             If there are no texts.
         ValueError
-            If the vocabulary is none of these, or cannot spell a text.
+            If the vocabulary is none of these, or cannot spell a text, or ``folder`` holds other things.
+        OSError
+            If another process is writing there, or the files cannot be written.
         """
         found = read_texts(texts)
         spelled = _vocabulary(vocabulary, found)
-        array = SuffixArray.build(
-            (_encoded(spelled, name, text) for name, text in found.items()), vocabulary=spelled, path=folder
-        )
-        place = Path(folder)
-        write_vocabulary(spelled, place / VOCABULARY)
-        write_json(place / NAMES, {"names": list(found)})
+        with _edition(Path(folder)) as edition:
+            documents = (_encoded(spelled, name, text) for name, text in found.items())
+            array = SuffixArray.build(documents, vocabulary=spelled, path=edition / ARRAY)
+            write_vocabulary(spelled, edition / VOCABULARY)
+            names = {"edition": edition.name, "names": list(found)}
+            write_whole(edition.parent / NAMES, json.dumps(names, ensure_ascii=False, indent=2).encode())
         return cls(array, spelled, tuple(found))
 
     @classmethod
@@ -87,13 +102,24 @@ class TextIndex:
         FileNotFoundError
             If there is no index.
         ValueError
-            If a file is damaged, naming it, or the vocabulary is not that of the index.
+            If a file is damaged, naming it, the vocabulary is not that of the index, or the names are not as many as
+            its documents.
         """
         place = Path(folder)
         if not (place / NAMES).exists():
             raise FileNotFoundError(f"there is no index of texts at {str(folder)!r}; make one with nextlens gim build")
-        vocabulary = read_vocabulary(place / VOCABULARY)
-        return cls(SuffixArray.open(place, vocabulary), vocabulary, tuple(read_json(place / NAMES)["names"]))
+        said = read_json(place / NAMES)
+        edition, names = said.get("edition"), said.get("names")
+        if not isinstance(edition, str) or not EDITION.fullmatch(edition) or not isinstance(names, list):
+            raise ValueError(f"{str(place / NAMES)!r} names no edition of an index; build it again in a new folder")
+        vocabulary = read_vocabulary(place / edition / VOCABULARY)
+        array = SuffixArray.open(place / edition / ARRAY, vocabulary)
+        if len(names) != array.n_documents:
+            raise ValueError(
+                f"{str(place / NAMES)!r} holds {len(names)} names, and the index {array.n_documents} documents; "
+                "build it again with nextlens gim build"
+            )
+        return cls(array, vocabulary, tuple(names))
 
     def encoded(self, text: str) -> Any:
         """The tokens of a prompt.
@@ -169,6 +195,27 @@ def said(found: dict[str, Any]) -> str:
 
 def as_json(found: dict[str, Any]) -> str:
     return json.dumps(found, ensure_ascii=False)
+
+
+@contextmanager
+def _edition(place: Path) -> Iterator[Path]:
+    """A new folder in ``place`` for this writer alone; on leaving, only the edition that the names name is left."""
+    place.mkdir(parents=True, exist_ok=True)
+    others = sorted(file.name for file in place.iterdir() if not OURS.fullmatch(file.name))
+    if others:
+        raise ValueError(f"{str(place)!r} holds {others[0]!r}, which is not of an index; give a folder of its own")
+    try:
+        with FileLock(place / LOCK, timeout=0):
+            number = 1 + max((int(file.name) for file in place.iterdir() if EDITION.fullmatch(file.name)), default=0)
+            try:
+                yield place / f"{number:04}"
+            finally:
+                kept = read_json(place / NAMES).get("edition") if (place / NAMES).exists() else None
+                for file in place.iterdir():
+                    if EDITION.fullmatch(file.name) and file.name != kept:
+                        shutil.rmtree(file, ignore_errors=True)
+    except Timeout:
+        raise OSError(f"another process is writing the index at {str(place)!r}") from None
 
 
 def _encoded(vocabulary: Vocabulary, name: str, text: str) -> Any:

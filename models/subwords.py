@@ -78,6 +78,11 @@ class Subwords:
         """
         return write_whole(path, self.tokenizer.to_str(pretty=True).encode())
 
+    @property
+    def identity(self) -> str:
+        """The tokenizer's own description, as JSON: equal after saving and loading."""
+        return self.tokenizer.to_str()
+
     @cached_property
     def n_tokens(self) -> int:
         """One more than the largest token."""

@@ -8,7 +8,7 @@ import shlex
 import pytest
 from click.testing import CliRunner
 
-from nextlens.analyses import language_run
+from nextlens.analyses import gim_index, language_run
 from nextlens.analyses.cli import main, nextlens
 from nextlens.analyses.gim_index import TextIndex
 from nextlens.analyses.language_recipe import LanguageRecipe
@@ -58,6 +58,12 @@ def test_an_explanation_names_documents_and_is_written_as_a_page(index, tmp_path
     assert found["candidates"][0] == {"token": ord("m"), "text": "m", "probability": pytest.approx(2 / 3)}
 
 
+def test_an_explanation_without_a_checkpoint_holds_no_threshold_against_a_short_match(index):
+    said = invoke("gim", "explain", str(index), "I sat", "--threshold", "8")
+    assert "4 tokens" in said
+    assert "threshold" not in said
+
+
 def test_a_checkpoint_says_what_is_alike(index, tmp_path):
     checkpoints.save(tmp_path, Transformer(TransformerConfig(n_tokens=256, n_layers=1, d_model=8, n_ctx=32)))
     for site in ("laws", "ln_final.normalized"):
@@ -72,9 +78,67 @@ def test_an_index_opens_with_the_vocabulary_that_it_was_built_with(index, tmp_pa
     TextIndex.build(index.parent / "texts", tmp_path / "index", kind)
     opened = TextIndex.open(tmp_path / "index")
     assert opened.query("sat on the")["count"] == 3
-    (tmp_path / "index" / "vocabulary.json").unlink()
+    next((tmp_path / "index").glob("*/vocabulary.json")).unlink()
     with pytest.raises(ValueError, match="vocabulary"):
         TextIndex.open(tmp_path / "index")
+
+
+@pytest.fixture
+def built(index, tmp_path):
+    TextIndex.build(index.parent / "texts", tmp_path / "index", "words:3")
+    return tmp_path / "index"
+
+
+def other_texts(root):
+    (root / "others").mkdir()
+    (root / "others" / "three.txt").write_text("three blind mice")
+    return root / "others"
+
+
+def test_an_index_is_built_again_in_its_folder_and_nothing_of_the_old_one_is_left(built, tmp_path):
+    TextIndex.build(other_texts(tmp_path), built, "bytes")
+    opened = TextIndex.open(built)
+    assert (opened.names, opened.query("blind")["count"]) == (("three",), 1)
+    assert len([file for file in built.iterdir() if file.is_dir()]) == 1
+    assert not list(built.glob("*/vocabulary.json"))
+
+
+@pytest.mark.parametrize("stopped_at", ["write_vocabulary", "write_whole"])
+def test_an_index_stays_whole_if_building_the_next_one_stops(built, tmp_path, monkeypatch, stopped_at):
+    def full(*_):
+        raise OSError("no space left")
+
+    before = TextIndex.open(built).query("sat on the")
+    others = other_texts(tmp_path)
+    monkeypatch.setattr(gim_index, stopped_at, full)
+    with pytest.raises(OSError, match="no space"):
+        TextIndex.build(others, built, "bytes")
+    assert TextIndex.open(built).query("sat on the") == before
+    assert len([file for file in built.iterdir() if file.is_dir()]) == 1
+
+
+def test_a_folder_of_other_things_is_refused_and_left(index, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match=r"thesis\.tex"):
+        TextIndex.build(index.parent / "texts", tmp_path, "bytes")
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_documents_added_without_names_are_refused_by_open(built):
+    opened = TextIndex.open(built)
+    assert opened.array.add([[0, 1]]).n_documents == 3
+    with pytest.raises(ValueError, match=r"documents\.json' holds 2 names, and the index 3 documents"):
+        TextIndex.open(built)
+
+
+def test_verify_says_that_all_is_well_or_names_the_damaged_file(built):
+    assert "is whole" in invoke("gim", "verify", str(built))
+    damaged = next(built.glob("*/array/*.order.bin"))
+    content = bytearray(damaged.read_bytes())
+    content[0] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(ValueError, match=r"order\.bin' is damaged"):
+        invoke("gim", "verify", str(built))
 
 
 def test_what_a_user_got_wrong_ends_in_one_sentence(index, tmp_path, capsys):

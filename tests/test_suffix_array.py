@@ -10,10 +10,12 @@ import signal
 import numpy as np
 import pytest
 
+from nextlens.models.byte_pairs import train_byte_pairs
 from nextlens.models.induction import InfiniGram, SuffixArray
 from nextlens.models.induction.index_files import MANIFEST, writing
 from nextlens.models.induction.suffix_array import fingerprint
 from nextlens.models.induction.suffix_sorting import BUILDERS, suffix_order
+from nextlens.models.subwords import Subwords
 from nextlens.models.vocabulary import Bytes, Symbols
 from tests.corpora import occurrences, prompts, streams
 
@@ -162,6 +164,15 @@ def test_a_budget_of_memory_makes_shards_and_refuses_a_document_that_exceeds_it(
         SuffixArray.build(documents, memory=0)
 
 
+def test_a_narrow_document_after_a_wide_one_fits_its_own_shard():
+    memory = 115 * 40
+    index = SuffixArray.build([[70_000] * 5, [1, 2] * 19], memory=memory, builder="numpy")
+    assert len(index.shards) == 2
+    assert content(index) == [[70_000] * 5, [1, 2] * 19]
+    with pytest.raises(ValueError, match="at most 40 tokens"):
+        SuffixArray.build([[70_000] * 5, [1, 2] * 20], memory=memory, builder="numpy")
+
+
 def test_a_shard_may_hold_no_token(tmp_path):
     """Three documents of which the last two are empty, and stand in shards of their own."""
     index = SuffixArray.build([[1, 2]], path=tmp_path).add([[]]).add([[]])
@@ -210,6 +221,13 @@ def test_another_vocabulary_is_refused(tmp_path):
         InfiniGram([index, SuffixArray.build(["abba"], vocabulary=Symbols("acb"))])
     with pytest.raises(ValueError, match="n_tokens=4, and vocabulary holds 3"):
         SuffixArray.build(["abba"], 4, Symbols("abc"))
+
+
+def test_tokens_that_are_parts_of_characters_tell_vocabularies_apart(tmp_path):
+    one, other = (train_byte_pairs([text * 3], 257) for text in ("天夜夢", "日旅族"))
+    assert [one.decode([token]) for token in range(257)] == [other.decode([token]) for token in range(257)]
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(Subwords.from_file(one.save(tmp_path / "tokenizer.json"))) == fingerprint(one)
 
 
 def test_the_token_for_the_end_of_a_document_is_kept_with_the_index(tmp_path):

@@ -41,15 +41,14 @@ def shards_of(
     taken, widest = 0, width_for(n_tokens) if n_tokens else 1
     for document in _arrays(documents, n_tokens, vocabulary):
         width = max(widest, document.dtype.itemsize)
-        most = _most(memory, width, builder)
-        if len(document) + 1 > most:
+        if waiting and taken + len(document) + 1 > _most(memory, width, builder):
+            yield Shard.build(_drained(waiting), widest, builder)
+            taken, width = 0, document.dtype.itemsize
+        if len(document) + 1 > (most := _most(memory, width, builder)):
             raise ValueError(
                 f"a document of {len(document):,} tokens needs {_needed(len(document), width, builder):,} bytes "
                 f"to build; with memory={memory} a shard holds at most {most:,} tokens, and no document may be cut"
             )
-        if taken + len(document) + 1 > most:
-            yield Shard.build(_drained(waiting), widest, builder)
-            taken, width = 0, width_for(n_tokens) if n_tokens else document.dtype.itemsize
         waiting.append(document)
         taken, widest = taken + len(document) + 1, width
     if waiting:

@@ -290,7 +290,9 @@ class SuffixArray:
 
 
 def fingerprint(vocabulary: Vocabulary) -> str:
-    """A hash of what each token spells.
+    """A hash of what each token spells; of a vocabulary that has an ``identity``, of that.
+
+    Tokens that are parts of a character all spell U+FFFD, so of a tokenizer its own description is hashed.
 
     Examples
     --------
@@ -299,6 +301,10 @@ def fingerprint(vocabulary: Vocabulary) -> str:
     False
     """
     digest = hashlib.sha256(str(vocabulary.n_tokens).encode())
+    identity: str | None = getattr(vocabulary, "identity", None)
+    if identity is not None:
+        digest.update(b"\0" + identity.encode())
+        return f"sha256:{digest.hexdigest()}"
     for token in range(vocabulary.n_tokens):
         digest.update(b"\0" + vocabulary.decode([token]).encode(errors="surrogatepass"))
     return f"sha256:{digest.hexdigest()}"
