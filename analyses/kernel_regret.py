@@ -73,7 +73,7 @@ def expected_regret(kernel: Kernel, process: Process, length: int) -> xr.DataArr
             f"length={length} has {n}**{length} words, more than {MOST_WORDS}; sample, and use kernel_regret"
         )
     words = np.stack(np.unravel_index(np.arange(n**length), (n,) * length), axis=1)
-    likelihood, belief = np.ones(len(words)), np.tile(process.initial, (len(words), 1))
+    belief = np.tile(process.initial, (len(words), 1))
     for t in range(length):
         belief = np.einsum("ws,wsz->wz", belief, process.transition[words[:, t]])
     likelihood = belief @ process.functional

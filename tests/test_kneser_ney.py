@@ -58,6 +58,13 @@ def test_what_stands_after_many_others_is_likelier_than_what_is_said_often_after
     assert 0 < model.discounts[1] <= 1
 
 
+def test_every_token_is_possible_where_no_count_is_one():
+    model = KneserNey([np.array([0, 0, 0])], 3, 1)
+    np.testing.assert_allclose(model.laws(np.array([0]))[0], np.array([2.5 + 0.5 / 3, 0.5 / 3, 0.5 / 3]) / 3)
+    for order in (1, 2, 3):
+        assert (KneserNey([np.array([0, 1] * 4)] * 2, 3, order).laws(np.array([0, 1, 2])) > 0).all()
+
+
 def test_what_cannot_be_counted_is_refused():
     with pytest.raises(ValueError, match="documents hold no token"):
         KneserNey([], N)

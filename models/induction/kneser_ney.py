@@ -12,6 +12,9 @@ from torch import Tensor
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch, refuse_out_of_range
 
+#: The discount of an order of which no count is 1: above 0, so that every token keeps a probability.
+WITHOUT_SINGLETONS = 0.5
+
 
 class KneserNey:
     """Interpolated Kneser-Ney of some order; a kernel that gives every token a probability above 0.
@@ -33,7 +36,7 @@ class KneserNey:
     Attributes
     ----------
     discounts : tuple of float
-        ``n_1 / (n_1 + 2 n_2)`` of each order, from 1 up: how many counts are 1, and 2.
+        ``n_1 / (n_1 + 2 n_2)`` of each order, from 1 up: how many counts are 1, and 2; 0.5 where no count is 1.
 
     Raises
     ------
@@ -49,7 +52,7 @@ class KneserNey:
     def __init__(self, documents: Sequence[Int[np.ndarray, " _"]], n_tokens: int, order: int = 5):
         self.n_tokens, self.order = int(at_least("n_tokens", n_tokens, 1)), int(at_least("order", order, 1))
         tokens, kept = _joined(documents, self.n_tokens)
-        number, self._keys = tokens, [np.arange(self.n_tokens)]
+        self._keys = [np.arange(self.n_tokens)]
         counted = [np.bincount(tokens[kept], minlength=self.n_tokens)]
         number = np.where(kept, tokens, -1)
         for _ in range(1, order):
@@ -165,4 +168,4 @@ def _longer(
 
 def _discount(counts: Int[np.ndarray, " gram"]) -> float:
     once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-    return once / (once + 2 * twice) if once else 0.0
+    return once / (once + 2 * twice) if once else WITHOUT_SINGLETONS
