@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ WEIGHTS = np.linspace(0, 0.95, 20)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
 #: Neighbours that vote, and documents' tokens that are read for them at a time.
 NEIGHBOURS, READ = 64, 8192
+#: Keys, at most, whose nearest other key gives the unit of distance.
+SAMPLED = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +57,24 @@ class Datastore:
                     following.append(part[1:])
         return cls(np.concatenate(keys), np.concatenate(following))
 
+    @cached_property
+    def unit(self) -> float:
+        """The mean squared distance from a key to the nearest other, over at most ``SAMPLED`` keys, evenly; else 1."""
+        some = np.unique(np.linspace(0, len(self.keys) - 1, min(SAMPLED, len(self.keys))).round().astype(int))
+        distance = self._nearest(self.keys[some], 2)[0]
+        unit = float(distance[:, 1].mean()) if distance.shape[1] > 1 else 0.0
+        return unit if unit > 0 else 1.0
+
     def nearest(
         self, queries: Float[np.ndarray, "query feature"], k: int = NEIGHBOURS
     ) -> tuple[Float[np.ndarray, "query k"], Int[np.ndarray, "query k"]]:
-        """Squared distances of the ``k`` nearest, in units of the nearest one on average, and what follows them."""
+        """Squared distances of the ``k`` nearest, in :attr:`unit`, and what follows them; no query sways another."""
+        distance, at = self._nearest(queries, k)
+        return distance / self.unit, self.following[at]
+
+    def _nearest(
+        self, queries: Float[np.ndarray, "query feature"], k: int
+    ) -> tuple[Float[np.ndarray, "query k"], Int[np.ndarray, "query k"]]:
         k = min(k, len(self.keys))
         keys = torch.from_numpy(self.keys)
         square, far, near = keys.square().sum(1), [], []
@@ -65,9 +82,7 @@ class Datastore:
             distance, at = (square - 2 * part @ keys.T + part.square().sum(1, keepdim=True)).topk(k, largest=False)
             far.append(distance.clamp(min=0))
             near.append(at)
-        distance = torch.cat(far).double().numpy()
-        scale = distance[:, 0].mean()
-        return distance / (scale if scale > 0 else 1.0), self.following[torch.cat(near).numpy()]
+        return torch.cat(far).double().numpy(), torch.cat(near).numpy()
 
 
 def neighbour_laws(

@@ -76,7 +76,7 @@ class LanguageRecipe:
     matching_steps : int, default=80
         Of each head, one after every block and one at the end, and of the matching model; 0 for none of them.
     reach : int, default=32
-        Of the matching model, the published k; 0 for no such model.
+        Of the matching model, the published k; 0 for no such model. At most ``n_ctx``, which its teacher reads.
     order : int, default=5
         Of the Kneser-Ney model.
     datastore : int, default=60_000
@@ -86,7 +86,7 @@ class LanguageRecipe:
     Raises
     ------
     ValueError
-        If a value is out of range.
+        If a value is out of range, or a matching model would reach further than a teacher trained here.
     """
 
     texts: str
@@ -119,6 +119,8 @@ class LanguageRecipe:
             at_least(name, getattr(self, name), minimum)
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate={self.learning_rate!r} must be finite and above 0")
+        if self.matching_steps and not self.checkpoint and self.reach > self.n_ctx:
+            raise ValueError(f"reach={self.reach} must be at most n_ctx={self.n_ctx}, all that the teacher reads")
         kind, number = kind_of(self.vocabulary)
         self.config(number if kind == "bpe" else 256)
         twice = set(self.tested) & set(self.validated)

@@ -150,6 +150,9 @@ def test_what_is_no_recipe_is_refused(folders):
         recipe(folders, tested=("9",)).read()
     with pytest.raises(ValueError, match="stretches=1 must be at least 2"):
         recipe(folders, stretches=1)
+    with pytest.raises(ValueError, match="reach=25 must be at most n_ctx=24"):
+        recipe(folders, reach=25)
+    assert recipe(folders, reach=25, matching_steps=0).reach == recipe(folders, reach=25, checkpoint="some").reach
 
 
 # --- the parts
@@ -259,6 +262,17 @@ def test_neighbours_are_the_nearest_and_vote_for_what_follows_them():
     laws = neighbour_laws(distance, following, 0.5, 5)
     np.testing.assert_allclose(laws.sum(1), 1)
     assert (laws[np.arange(4), following[:, 0]] > 0).all()
+
+
+def test_what_is_near_one_query_does_not_depend_on_the_others():
+    rng = np.random.default_rng(4)
+    keys, queries = rng.normal(size=(30, 3)).astype(np.float32), rng.normal(size=(6, 3)).astype(np.float32)
+    store = Datastore(keys, np.arange(30))
+    whole, one = store.nearest(queries, 5)[0], store.nearest(queries[2:3], 5)[0]
+    np.testing.assert_allclose(whole[2:3], one, rtol=1e-4)
+    apart = ((keys[:, None] - keys) ** 2).sum(-1) + np.diag(np.full(30, np.inf))
+    assert store.unit == pytest.approx(apart.min(1).mean(), rel=1e-3)
+    assert Datastore(keys[:1], np.arange(1)).unit == Datastore(keys[[0, 0]], np.arange(2)).unit == 1
 
 
 def test_vocabularies_are_kept_and_read_again(folders, tmp_path):
