@@ -87,6 +87,14 @@ def test_parts_by_themselves_are_named_with_what_they_would_have_said():
     assert found.others()["context"] == {"n": 2, "token": 2, "probability": 1.0}
 
 
+def test_a_threshold_that_nobody_answers_below_is_not_said():
+    tokens = np.array([0, 1, 2, 0, 1])
+    short = GIM(exact=ExactInduction(N), threshold=8).explain(tokens)
+    assert "2 tokens: 1 place (n_corpus=0, n_context=2, nothing that is alike votes)" in str(short)
+    assert "threshold 2" in str(GIM(exact=ExactInduction(N), threshold=2).explain(tokens))
+    assert "threshold 9" in str(whole(9).explain(tokens))
+
+
 def test_nothing_that_votes_is_said_in_words():
     found = GIM(exact=ExactInduction(N), threshold=1).explain(np.array([2]))
     assert "Nothing speaks for any token" in str(found)

@@ -195,7 +195,7 @@ def test_answers_are_taken_and_joined_row_by_row():
     np.testing.assert_allclose(again.votes(2).probabilities(N), answers.votes(2).probabilities(N))
 
 
-@pytest.mark.parametrize("threshold", [-1, 2.5, (1, 2, 3), (1, -1), (1.0, 2)])
+@pytest.mark.parametrize("threshold", [-1, 2.5, (1, 2, 3), (1, -1), (1.0, 2), True, (True, 2)])
 def test_what_is_no_threshold_is_refused(threshold):
     with pytest.raises(ValueError, match=r"threshold=.* must be a whole number from 0 up, or two"):
         Threshold.of(threshold)

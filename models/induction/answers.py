@@ -32,10 +32,11 @@ class Threshold(NamedTuple):
         Raises
         ------
         ValueError
-            If it is neither, or a number is below 0.
+            If it is neither, a truth value, or a number below 0.
         """
         both = tuple(value) if isinstance(value, Sequence) else (value, value)
-        if len(both) != 2 or not all(isinstance(one, int | np.integer) and one >= 0 for one in both):
+        whole = all(isinstance(one, int | np.integer) and not isinstance(one, bool) and one >= 0 for one in both)
+        if len(both) != 2 or not whole:
             raise ValueError(f"threshold={value!r} must be a whole number from 0 up, or two: (corpus, context)")
         return cls(*map(int, both))
 

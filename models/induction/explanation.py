@@ -187,7 +187,9 @@ class Explanation:
         """Who predicts and why, in one sentence."""
         if not len(self.places):
             return "Nothing speaks for any token: all are alike."
-        held = f"n_corpus={self.n_corpus}, n_context={self.n_context}, threshold {self.threshold}"
+        unheard = self.source != "similar" and len(self.answers.short(self.threshold)) > 0
+        rule = "nothing that is alike votes" if unheard else f"threshold {self.threshold}"
+        held = f"n_corpus={self.n_corpus}, n_context={self.n_context}, {rule}"
         n = self.places.length
         match = "" if self.source == "similar" else f", {n} token{'s' * (n != 1)}"
         many = f"{len(self.places):,} place{'s' * (len(self.places) != 1)}"
