@@ -84,11 +84,13 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Examples
     --------
+    >>> import warnings
     >>> rng = np.random.default_rng(0)
     >>> X = rng.standard_normal((90, 12))
     >>> Y = X[:, :3] + 0.5 * rng.standard_normal((90, 3))
     >>> bands = {"useful": slice(0, 4), "noise": slice(4, 12)}
-    >>> ridge = BandedRidgeCV(bands, alphas=(0.1, 1.0, 10.0), cv=3).fit(X, Y)
+    >>> with warnings.catch_warnings(action="ignore"):  # one target is best at the edge of so small a grid
+    ...     ridge = BandedRidgeCV(bands, alphas=(0.1, 1.0, 10.0), cv=3).fit(X, Y)
     >>> bool((ridge.gamma_[0] > ridge.gamma_[1]).all())
     True
     """

@@ -83,9 +83,9 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
     --------
     >>> X = np.random.default_rng(0).standard_normal((60, 4))
     >>> Y = X[:, :2] + 0.5 * np.random.default_rng(1).standard_normal((60, 2))
-    >>> ridge = RidgeCV(alphas=(1e-3, 1.0, 1e3), cv=3).fit(X, Y, groups=np.arange(60) // 4)
+    >>> ridge = RidgeCV(alphas=(1e-5, 1e-1, 1.0, 10.0, 1e3), cv=3).fit(X, Y, groups=np.arange(60) // 4)
     >>> ridge.alpha_.tolist(), ridge.form_, ridge.coef_.shape
-    ([1.0, 1.0], 'primal', (2, 4))
+    ([1.0, 0.1], 'primal', (2, 4))
     """
 
     def __init__(self, alphas=ALPHAS, *, cv=5, search="walk", form="auto", memory=None, n_jobs=None):

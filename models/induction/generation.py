@@ -112,7 +112,7 @@ def tempered(law: Float[np.ndarray, " token"], temperature: float) -> Float[np.n
 
     Examples
     --------
-    >>> tempered(np.array([0.2, 0.4, 0.4]), 0).tolist(), tempered(np.array([0.2, 0.8]), 0.5).round(3).tolist()
+    >>> tempered(np.array([0.2, 0.4, 0.4]), 0.0).tolist(), tempered(np.array([0.2, 0.8]), 0.5).round(3).tolist()
     ([0.0, 1.0, 0.0], [0.059, 0.941])
     """
     if at_least("temperature", temperature, 0) == 0:
