@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from nextlens.analyses.belief_protocols import FOLDS, PROTOCOLS, refuse_few_stat
 from nextlens.analyses.emergence import Moment, emergence_at, measured_after, snapshots_after
 from nextlens.analyses.model_training import Training, training_steps
 from nextlens.analyses.prefix_rows import Prefixes, listable
+from nextlens.analyses.recipes import WrittenRecipe
 from nextlens.analyses.sites import probed_sites
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, one_of
@@ -33,7 +32,7 @@ FOLLOWED_WORDS = 2000
 
 
 @dataclass(frozen=True)
-class BeliefRecipe:
+class BeliefRecipe(WrittenRecipe):
     """All that decides the numbers of a run, and nothing else: JSON-able, compared by value.
 
     Parameters
@@ -126,24 +125,6 @@ class BeliefRecipe:
     def probed(self, model: Transformer) -> list[str]:
         """Full names of the sites to probe."""
         return probed_sites(model, self.sites)
-
-    def as_json(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return json.loads(json.dumps({**values, "parameters": dict(self.parameters)}))
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> BeliefRecipe:
-        """The recipe written as ``values``.
-
-        Raises
-        ------
-        ValueError
-            If a field is unknown or out of range.
-        """
-        try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-        except TypeError as error:
-            raise ValueError(f"the recipe does not fit this version: {error}") from error
 
     @property
     def command(self) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from nextlens.analyses.model_training import Training
+from nextlens.analyses.recipes import WrittenRecipe
 from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.processes import FactoredProcess, Process, bloch_walk, mess3
 from nextlens.models.processes.blurred import BlurredProduct
@@ -73,7 +73,7 @@ class Task(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FactoredRecipe:
+class FactoredRecipe(WrittenRecipe):
     """All that decides the numbers of a run, and nothing else: JSON-able, compared by value.
 
     What is None becomes the value of :data:`SETTINGS` for ``factors``.
@@ -154,23 +154,6 @@ class FactoredRecipe:
     def noises(self) -> list[tuple[str, float]]:
         """The kinds and amounts of noise; without noise the two kinds are one."""
         return [(noise, e) for noise in NOISES for e in sorted(self.epsilons) if e > 0 or noise == CHANNEL]
-
-    def as_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps({one.name: getattr(self, one.name) for one in fields(self)}))
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> FactoredRecipe:
-        """The recipe written as ``values``.
-
-        Raises
-        ------
-        ValueError
-            If a field is unknown or out of range.
-        """
-        try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-        except TypeError as error:
-            raise ValueError(f"the recipe does not fit this version: {error}") from error
 
     @property
     def command(self) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nextlens.analyses.model_training import Training
 from nextlens.analyses.prefix_rows import Prefixes
+from nextlens.analyses.recipes import WrittenRecipe
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.processes import process_by_name
 from nextlens.models.recurrent import LAYERS, RecurrentConfig
@@ -31,7 +31,7 @@ LEARNING_RATES = {"transformer": 3e-3, "RNN": 2e-3, "LSTM": 5e-3, "GRU": 5e-3}
 
 
 @dataclass(frozen=True)
-class GeneratorsRecipe:
+class GeneratorsRecipe(WrittenRecipe):
     """All that decides the numbers of a run on minimal generators: JSON-able, compared by value.
 
     Parameters
@@ -106,9 +106,6 @@ class GeneratorsRecipe:
         if self.words is None or process.n_tokens**N_CTX <= MANY:
             return Prefixes.of(process, N_CTX)
         return Prefixes.of(process, N_CTX, n_words=self.words, rng=np.random.default_rng(4))
-
-    def as_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps({field.name: getattr(self, field.name) for field in fields(self)}))
 
     @property
     def command(self) -> str:

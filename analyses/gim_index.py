@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from nextlens.analyses.language_models import read_vocabulary, write_vocabulary
 from nextlens.analyses.language_recipe import UNKNOWN, kind_of
 from nextlens.analyses.results_folder import read_json
@@ -24,6 +22,7 @@ from nextlens.models.induction.exact import ExactInduction
 from nextlens.models.induction.explanation import printable
 from nextlens.models.induction.fuzzy import FuzzyInduction
 from nextlens.models.induction.gim import GIM
+from nextlens.models.induction.index_files import LOCK, alone
 from nextlens.models.induction.infinigram import END, InfiniGram
 from nextlens.models.induction.suffix_array import SuffixArray
 from nextlens.models.texts import read_texts
@@ -32,7 +31,7 @@ from nextlens.models.whole_files import write_whole
 from nextlens.models.words import Words
 
 #: In the folder: what documents are called, and which edition, a folder in it, is the index.
-NAMES, LOCK = "documents.json", "index.lock"
+NAMES = "documents.json"
 #: In an edition: the suffix array, and what tokens spell.
 ARRAY, VOCABULARY = "array", "vocabulary.json"
 EDITION = re.compile(r"\d{4,}")
@@ -200,22 +199,15 @@ def as_json(found: dict[str, Any]) -> str:
 @contextmanager
 def _edition(place: Path) -> Iterator[Path]:
     """A new folder in ``place`` for this writer alone; on leaving, only the edition that the names name is left."""
-    place.mkdir(parents=True, exist_ok=True)
-    others = sorted(file.name for file in place.iterdir() if not OURS.fullmatch(file.name))
-    if others:
-        raise ValueError(f"{str(place)!r} holds {others[0]!r}, which is not of an index; give a folder of its own")
-    try:
-        with FileLock(place / LOCK, timeout=0):
-            number = 1 + max((int(file.name) for file in place.iterdir() if EDITION.fullmatch(file.name)), default=0)
-            try:
-                yield place / f"{number:04}"
-            finally:
-                kept = read_json(place / NAMES).get("edition") if (place / NAMES).exists() else None
-                for file in place.iterdir():
-                    if EDITION.fullmatch(file.name) and file.name != kept:
-                        shutil.rmtree(file, ignore_errors=True)
-    except Timeout:
-        raise OSError(f"another process is writing the index at {str(place)!r}") from None
+    with alone(place, OURS):
+        number = 1 + max((int(file.name) for file in place.iterdir() if EDITION.fullmatch(file.name)), default=0)
+        try:
+            yield place / f"{number:04}"
+        finally:
+            kept = read_json(place / NAMES).get("edition") if (place / NAMES).exists() else None
+            for file in place.iterdir():
+                if EDITION.fullmatch(file.name) and file.name != kept:
+                    shutil.rmtree(file, ignore_errors=True)
 
 
 def _encoded(vocabulary: Vocabulary, name: str, text: str) -> Any:

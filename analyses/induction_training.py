@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +16,13 @@ from numpy.typing import ArrayLike
 from nextlens.analyses.head_ablation import head_ablation
 from nextlens.analyses.induction_heads import head_scores, in_context_gain, in_context_score, loss_by_position
 from nextlens.analyses.model_training import Training, notes_of, training_steps
+from nextlens.analyses.recipes import WrittenRecipe
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
 from nextlens.models.hooked import Hooked
 from nextlens.models.recording import surprisal
-from nextlens.models.tasks import RepeatedTokens, Task
+from nextlens.models.tasks import RepeatedTokens
 from nextlens.models.transformer import TransformerConfig
 
 #: How many moments of training are looked at, the first step and the last among them.
@@ -33,15 +33,8 @@ FOLLOWED, MEASURED = 128, 512
 BLOCK = 24
 
 
-@dataclass(frozen=True, eq=False)
-class TaskTraining(Training):
-    """One model and the task that it is trained on."""
-
-    process: Task
-
-
 @dataclass(frozen=True)
-class InductionRecipe:
+class InductionRecipe(WrittenRecipe):
     """All that decides the numbers of a run, and nothing else: JSON-able, compared by value.
 
     Each seed trains a transformer of two layers of attention, and its control of one layer, on a block of
@@ -102,7 +95,7 @@ class InductionRecipe:
         """Tokens that are said twice where heads are scored."""
         return min(BLOCK, self.n_ctx // 2)
 
-    def training(self, seed: int, n_layers: int) -> TaskTraining:
+    def training(self, seed: int, n_layers: int) -> Training:
         """The training of one transformer."""
         config = TransformerConfig(
             n_tokens=self.n_tokens,
@@ -116,24 +109,7 @@ class InductionRecipe:
             seed=seed,
         )
         name = f"layers-{n_layers}-seed-{seed}"
-        return TaskTraining(name, self.task, config, self.steps, self.batch_size, self.learning_rate)
-
-    def as_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> InductionRecipe:
-        """The recipe written as ``values``.
-
-        Raises
-        ------
-        ValueError
-            If a field is unknown or out of range.
-        """
-        try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-        except TypeError as error:
-            raise ValueError(f"the recipe does not fit this version: {error}") from error
+        return Training(name, self.task, config, self.steps, self.batch_size, self.learning_rate)
 
     @property
     def command(self) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from nextlens.analyses.model_training import Training
+from nextlens.analyses.recipes import WrittenRecipe
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.byte_pairs import train_byte_pairs
 from nextlens.models.tasks.corpus import Corpus
@@ -22,13 +22,6 @@ from nextlens.models.words import Words
 
 #: What stands for words that are too rare, where the vocabulary is one of words.
 UNKNOWN = "<unk>"
-
-
-@dataclass(frozen=True, eq=False)
-class TextTraining(Training):
-    """One model and the texts that it is trained on."""
-
-    process: Corpus
 
 
 class Texts(NamedTuple):
@@ -49,7 +42,7 @@ class Texts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LanguageRecipe:
+class LanguageRecipe(WrittenRecipe):
     """All that decides the numbers of a run, the texts in the folders included: JSON-able, compared by value.
 
     Parameters
@@ -140,10 +133,10 @@ class LanguageRecipe:
             seed=self.seed,
         )
 
-    def training(self, corpus: Corpus) -> TextTraining:
+    def training(self, corpus: Corpus) -> Training:
         """The training of the teacher."""
         config = self.config(corpus.n_tokens)
-        return TextTraining("teacher", corpus, config, self.steps, self.batch_size, self.learning_rate)
+        return Training("teacher", corpus, config, self.steps, self.batch_size, self.learning_rate)
 
     def read(self, vocabulary: Vocabulary | None = None) -> Texts:
         """The texts, split and encoded.
@@ -198,23 +191,6 @@ class LanguageRecipe:
                 f"texts={self.texts!r} holds {len(names)} documents; one is tested, two validated on at least"
             )
         return tested, validated
-
-    def as_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> LanguageRecipe:
-        """The recipe written as ``values``.
-
-        Raises
-        ------
-        ValueError
-            If a field is unknown or out of range.
-        """
-        try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-        except TypeError as error:
-            raise ValueError(f"the recipe does not fit this version: {error}") from error
 
     @property
     def command(self) -> str:

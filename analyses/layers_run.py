@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from nextlens.analyses.displays.spread import SpreadDisplay
 from nextlens.analyses.intervals import interval
 from nextlens.analyses.model_training import Training, train_all
 from nextlens.analyses.prefix_rows import Prefixes, excess_loss
+from nextlens.analyses.recipes import WrittenRecipe
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
 from nextlens.analyses.spread_over_layers import (
     ALL,
@@ -55,7 +55,7 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True)
-class LayersRecipe:
+class LayersRecipe(WrittenRecipe):
     """All that decides the numbers of a run.
 
     Parameters
@@ -124,10 +124,6 @@ class LayersRecipe:
     @property
     def trainings(self) -> list[Training]:
         return [self.training(context, seed) for seed in self.seeds for context in self.contexts]
-
-    def as_json(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return json.loads(json.dumps({**values, "parameters": dict(self.parameters)}))
 
     @property
     def command(self) -> str:

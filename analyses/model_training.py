@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least
+from nextlens.models.batch import Batch
 from nextlens.models.processes import FactoredProcess, Process
 from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.training import Step, over_seeds, train, warmup_cosine
@@ -28,6 +29,16 @@ from nextlens.models.transformer import Transformer, TransformerConfig
 
 #: Seconds between checkpoints: what an interruption can cost.
 SAVE_EVERY = 5.0
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What a model can be trained on: fresh batches without end, of so many tokens."""
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    def batches(self, size: int, length: int, rng: np.random.Generator) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +49,8 @@ class Training:
     ----------
     name : str
         Of the folder its checkpoint is kept in.
-    process : Process or FactoredProcess
+    process : Process, FactoredProcess or other source
+        A task or a corpus is one too: whatever has ``n_tokens`` and ``batches(size, length, rng)``.
     config : TransformerConfig or RecurrentConfig
         Its seed decides the first weights, and the data too.
     steps, batch_size : int
@@ -57,7 +69,7 @@ class Training:
     """
 
     name: str
-    process: Process | FactoredProcess
+    process: Source
     config: TransformerConfig | RecurrentConfig
     steps: int
     batch_size: int = 256
@@ -80,7 +92,7 @@ class Training:
             raise ValueError(f"learning_rate={self.learning_rate!r} must be above 0")
         if self.config.n_tokens != self.process.n_tokens:
             raise ValueError(
-                f"config.n_tokens={self.config.n_tokens}, and {self.process.name!r} has {self.process.n_tokens}"
+                f"config.n_tokens={self.config.n_tokens}, and {_named(self.process)!r} has {self.process.n_tokens}"
             )
 
     def model(self) -> Transformer | Recurrent:
@@ -92,7 +104,10 @@ class Training:
         return folder / self.name / checkpoints.FILE_NAME
 
     def as_json(self) -> dict[str, Any]:
-        """All that decides the weights, JSON-able; the process by its name and a digest of its tensors."""
+        """All that decides the weights, JSON-able; the process by its name and a digest of its tensors.
+
+        Of another source than a process there is no digest; give ``training_steps`` the recipe that made it.
+        """
         values = {name: getattr(self, name) for name in ("steps", "batch_size", "learning_rate", "warmup", "length")}
         kind = type(self.config).__name__
         process = {"name": self.process.name, "sha256": _digest(self.process)}
@@ -293,6 +308,10 @@ def _resumed(path: Path, recipe: Mapping[str, Any], notes: dict[str, Any]) -> ch
         raise ValueError(f"resume: {str(path)!r} was made by another recipe; delete it, or choose another folder")
     notes.update(notes_of(path))
     return checkpoints.load_training(path)
+
+
+def _named(source: Source) -> str:
+    return getattr(source, "name", type(source).__name__)
 
 
 def _digest(process: Process | FactoredProcess) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nextlens.models.whole_files import write_whole
+
 #: What a folder of results holds: the recipe, written first, and the numbers, written last.
 RECIPE, NUMBERS = "recipe.json", "numbers.json"
 #: What a run keeps in the folder of each model.
@@ -126,9 +128,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"cannot write {path.name!r} as JSON: {error}") from error
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, (text + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

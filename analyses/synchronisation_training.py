@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nextlens.analyses.emergence import measured_after
 from nextlens.analyses.model_training import Training, for_seeds, progress_bar, steps_done, training_steps
 from nextlens.analyses.prefix_rows import Prefixes, excess_loss
+from nextlens.analyses.recipes import WrittenRecipe
 from nextlens.analyses.synchronisation import Source, sources
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.recurrent import RecurrentConfig
@@ -31,7 +30,7 @@ FOLLOWED_WORDS, MOMENTS = 300, 16
 
 
 @dataclass(frozen=True)
-class SynchronisationRecipe:
+class SynchronisationRecipe(WrittenRecipe):
     """All that decides the numbers of a run: JSON-able, compared by value.
 
     Parameters
@@ -95,9 +94,6 @@ class SynchronisationRecipe:
                 one = Training(f"{name}-{kind.lower()}", source.process, config, length=source.n_ctx, **settings)
                 found[name, kind] = for_seeds(one, self.seeds)
         return found
-
-    def as_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))
 
     @property
     def command(self) -> str:

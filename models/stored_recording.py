@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nextlens.models.growing_array import GrowingArray, mapped
 from nextlens.models.hooked import Hooked
-from nextlens.models.whole_files import sync_folder
+from nextlens.models.whole_files import sync_folder, write_whole
 
 #: What the manifest looks like; a recording of another format is refused.
 FORMAT = 1
@@ -88,14 +88,8 @@ class Manifest:
         raise ValueError(f"{str(path)!r} is of recording format {made_in!r}; this version of nextlens reads {FORMAT}")
 
     def write(self, folder: Path) -> None:
-        """Write beside the one in ``folder``, flush to disk, then rename over it."""
-        partial = folder / f"{MANIFEST}.partial"
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, folder / MANIFEST)
-        sync_folder(folder)
+        """Put it in the place of the one in ``folder``, whole or not at all."""
+        write_whole(folder / MANIFEST, json.dumps(asdict(self), indent=1).encode())
 
 
 class RecordingWriter(AbstractContextManager):

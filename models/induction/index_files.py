@@ -87,23 +87,40 @@ def writing(folder: Path) -> Iterator[Path]:
 
     Raises
     ------
+    ValueError, OSError
+        As :func:`alone`.
+    """
+    with alone(folder, OURS):
+        try:
+            yield folder
+        finally:
+            _remove_uncounted(folder)
+
+
+@contextmanager
+def alone(folder: Path, ours: re.Pattern[str]) -> Iterator[None]:
+    """While open, no other process writes into ``folder``, which is made if need be.
+
+    Raises
+    ------
     ValueError
-        If it holds files that are not of an index.
+        If it holds a file whose name is none of ``ours``.
     OSError
         If another process is writing there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    others = sorted(file.name for file in folder.iterdir() if not OURS.fullmatch(file.name))
+    others = sorted(file.name for file in folder.iterdir() if not ours.fullmatch(file.name))
     if others:
         raise ValueError(f"{str(folder)!r} holds {others[0]!r}, which is not of an index; give a folder of its own")
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            try:
-                yield folder
-            finally:
-                _remove_uncounted(folder)
+        lock.acquire()
     except Timeout:
         raise OSError(f"another process is writing the index at {str(folder)!r}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _remove_uncounted(folder: Path) -> None:
