@@ -207,7 +207,8 @@ def draw(recipe: InductionRecipe, results: Results, folder: Path) -> None:
             "previous token,\nlayer 0": _of_layer(two, "previous token", 0),
         },
         quantity="score of each head",
-        caption=f"{len(seeds)} seed{plural}; early: targets within the shortest block, late: beyond the longest",
+        caption=f"{len(seeds)} seed{plural}; early: targets within the shortest block, late: beyond the longest; "
+        "thick: median of seeds, highest head",
     ).plot()
     style.save(change.figure_, folder / "phase_change")
     first = two[0]

@@ -42,6 +42,9 @@ def test_a_map_holds_the_scores_with_layers_upwards():
 def test_scores_begin_at_chance_and_signed_ones_are_even_around_nought():
     display = HeadsDisplay(scores=SCORES, chance={"prefix matching": 0.05}).plot_grid()
     assert display.artists_["prefix matching"].norm.vmin == 0.05
+    assert display.artists_["prefix matching"].norm.vmax == 0.9
+    hardly = HeadsDisplay(scores={"copying": [[0.050, 0.052]]}, chance={"copying": 0.05}).plot()
+    assert hardly.artists_["copying"].norm.vmax == pytest.approx(0.15)
     signed = display.artists_["OV eigenvalues"].norm
     assert (signed.vmin, signed.vcenter, signed.vmax) == (-1, 0, 1)
     assert "chance 0.05" in display.axes_[0].get_title()

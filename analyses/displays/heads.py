@@ -16,6 +16,8 @@ from nextlens.models.arguments import one_of
 
 #: Colours of scores from 0 up, and of scores of either sign; both are read by colour-blind eyes and in grey.
 UP, SIGNED = "Blues", "PuOr_r"
+#: Scores that hardly rise above chance are not spread over all colours.
+LEAST_RISE = 0.1
 #: A map may be so wide or high, in inches; a cell is as large as that allows.
 WIDEST, HIGHEST, CELL = 2.6, 3.0, 0.22
 
@@ -116,7 +118,8 @@ class HeadsDisplay:
         signed = values.min() < 0
         look = {"cmap": SIGNED, "norm": TwoSlopeNorm(0.0, -1.0, 1.0)} if signed else {"cmap": UP, "vmin": 0.0}
         if not signed:
-            look["vmin"] = min(chance or 0.0, 0.95 * values.max())
+            floor = chance or 0.0
+            look |= {"vmin": min(floor, 0.95 * values.max()), "vmax": max(floor + LEAST_RISE, values.max())}
         image = ax.imshow(values, aspect="auto", origin="lower", interpolation="nearest", **look)
         bar = ax.figure.colorbar(image, ax=ax, pad=0.03, fraction=0.06, aspect=14)
         bar.outline.set_linewidth(0.4)
