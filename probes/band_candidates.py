@@ -97,6 +97,8 @@ def band_columns(bands: object, n_features: int) -> tuple[tuple[str, ...], tuple
             ) from None
         if not found[name].ndim == 1 or not len(found[name]):
             raise ValueError(f"bands[{name!r}]={columns!r} holds no column of the {n_features} of X")
+        if isinstance(columns, slice) and columns.stop is not None and columns.stop > n_features:
+            raise ValueError(f"bands[{name!r}]={columns!r} ends beyond the {n_features} columns of X")
         taken = (owner[found[name]] >= 0).any() or len(np.unique(found[name])) < len(found[name])
         if taken:
             raise ValueError(

@@ -220,6 +220,7 @@ def test_draws_hold_the_centre_and_the_corners_and_lie_on_the_simplex():
     ("options", "said"),
     [
         ({"bands": {"a": slice(0, 5)}}, "14 of the 19 columns of X are in no band, the first is 5"),
+        ({"bands": {"a": slice(0, 20)}}, "ends beyond the 19 columns of X"),
         ({"bands": [slice(0, 10), slice(9, 19)]}, r"bands\['1'\] holds a column that it or another band has"),
         ({"bands": {"a": [0, 40]}}, r"bands\['a'\]=\[0, 40\] must be a slice or numbers of the 19 columns"),
         ({"bands": {"a": []}}, r"bands\['a'\]=\[\] holds no column"),
