@@ -27,7 +27,7 @@ class Stretches:
         Where each stretch is from.
     """
 
-    tokens: tuple[Int[np.ndarray, " time"], ...]
+    tokens: tuple[Int[np.ndarray, " _"], ...]
     positions: Int[np.ndarray, " row"]
     document: tuple[str, ...]
 

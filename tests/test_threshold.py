@@ -84,7 +84,7 @@ def test_intervals_over_documents_cover_what_they_should():
 
 def answered(seed: int = 0, n: int = 6):
     rng = np.random.default_rng(seed)
-    texts = [rng.integers(N, size=12) for _ in range(n)]
+    texts = [rng.integers(N, size=12 + i) for i in range(n)]
     gim = GIM(
         SlowInfiniGram([rng.integers(N, size=30) for _ in range(3)], N),
         SlowInduction(N),
@@ -117,7 +117,7 @@ def test_the_curve_is_the_score_of_the_gim_with_that_threshold(criterion):
 def test_two_thresholds_are_the_best_of_all_pairs():
     gim, texts = answered(1)
     targets = np.concatenate([text[1:] for text in texts])
-    rows = np.repeat(np.arange(len(texts)), 11)
+    rows = np.repeat(np.arange(len(texts)), [len(text) - 1 for text in texts])
     answers = gim.answers(texts[0][:-1])
     for text in texts[1:]:
         answers = answers.joined([answers, gim.answers(text[:-1])])

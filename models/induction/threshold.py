@@ -48,9 +48,9 @@ class ThresholdFit:
 
 def fit_threshold(
     gim: GIM,
-    texts: Sequence[Int[np.ndarray, " time"]],
+    texts: Sequence[Int[np.ndarray, " _"]],
     *,
-    positions: Sequence[Int[np.ndarray, " row"]] | None = None,
+    positions: Sequence[Int[np.ndarray, " _"]] | None = None,
     documents: Sequence[int] | None = None,
     rng: np.random.Generator,
     **how: object,

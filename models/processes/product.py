@@ -114,7 +114,7 @@ class FactoredProcess:
             )
         return list(np.unravel_index(tokens, self.radices))
 
-    def factor_beliefs(self, tokens: Any) -> list[Float[np.ndarray, "sequence position state"]]:
+    def factor_beliefs(self, tokens: Any) -> list[Float[np.ndarray, "sequence position _"]]:
         """For each factor its beliefs, as ``Process.beliefs``.
 
         Raises

@@ -137,7 +137,7 @@ class Corpus:
         return iter(self.documents)
 
     @cached_property
-    def documents(self) -> tuple[Int[np.ndarray, " time"], ...]:
+    def documents(self) -> tuple[Int[np.ndarray, " _"], ...]:
         """The documents, one array each."""
         return tuple(np.split(self._tokens, self._first[1:-1]))
 

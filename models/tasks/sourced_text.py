@@ -102,7 +102,7 @@ class SourcedText:
             FIRST_VALUE + rng.integers(VALUES, size=FACTS),
         )
 
-    def reference(self, n: int, rng: np.random.Generator, *, episodes: int = 12) -> list[Int[np.ndarray, " time"]]:
+    def reference(self, n: int, rng: np.random.Generator, *, episodes: int = 12) -> list[Int[np.ndarray, " _"]]:
         """Documents of a corpus: three episodes in four are phrases, the rest facts.
 
         Raises
