@@ -54,20 +54,35 @@ def scored(
 
 
 def summarised(data: xr.Dataset, rng: np.random.Generator, draws: int = 2000) -> dict[str, dict[str, Any]]:
-    """Mean and 95 % interval of every quantity of every model; stretches of text are drawn anew, all models' together.
+    """Mean and 95 % intervals of every quantity of every model; what is drawn anew is so for all models together.
 
-    Bits that are infinite have no mean, and stand as None.
+    ``interval_95`` is over stretches of text, ``interval_95_documents`` over documents, None of a single one. Bits that
+    are infinite have no mean, and stand as None.
     """
     found: dict[str, dict[str, Any]] = {str(model): {} for model in data.model.values}
     for quantity in QUANTITIES:
         values = data[quantity].values
         finite = np.isfinite(values).all(1)
-        low, high = interval_95(document_means(values[finite], data.stretch.values, rng=rng, draws=draws))
-        ends = iter(zip(low.tolist(), high.tolist(), strict=True))
+        ends = iter(zip(*_intervals(values[finite], data, rng, draws), strict=True))
         for model, row, is_finite in zip(data.model.values, values, finite, strict=True):
-            whole = {"mean": float(row.mean()), "interval_95": list(next(ends))} if is_finite else None
+            whole = None
+            if is_finite:
+                narrow, wide = next(ends)
+                whole = {"mean": float(row.mean()), "interval_95": narrow, "interval_95_documents": wide}
             found[str(model)][quantity] = whole
     return found
+
+
+def _intervals(
+    values: Float[np.ndarray, "model prediction"], data: xr.Dataset, rng: np.random.Generator, draws: int
+) -> tuple[list[list[float]], list[list[float] | None]]:
+    """Over stretches, and over documents, of the mean of each row."""
+    document = np.unique(data.document.values, return_inverse=True)[1]
+    narrow, wide = (
+        np.stack(interval_95(document_means(values, groups, rng=rng, draws=draws)), 1).tolist()
+        for groups in (data.stretch.values, document)
+    )
+    return narrow, wide if document.max() else [None] * len(wide)
 
 
 def compared(
@@ -151,27 +166,33 @@ def rises_with_length(
     stretch: Int[np.ndarray, " prediction"],
     rng: np.random.Generator,
     draws: int = 1000,
+    documents: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Whether a prediction is right the more often the longer the match: the slope on ``log2(1 + n)``.
 
     Returns
     -------
     dict
-        ``difference``, the slope: accuracy gained each time that ``1 + n`` doubles; its ``interval_95`` over stretches,
-        and ``verdict`` as of :func:`compared`.
+        ``difference``, the slope: accuracy gained each time that ``1 + n`` doubles; its intervals over stretches and,
+        where they are given, over documents; and ``verdict`` as of :func:`compared`.
     """
     x = np.log2(1.0 + length)
     moments = np.stack([np.ones_like(x), x, right, x * right, x * x])
-    _, x_mean, y_mean, xy, xx = document_means(moments, stretch, rng=rng, draws=draws).T
-    spread = xx - x_mean**2
-    drawn = np.where(spread > 0, (xy - x_mean * y_mean) / np.where(spread > 0, spread, 1), 0)
-    low, high = interval_95(drawn)
+
+    def interval(groups: np.ndarray) -> list[float]:
+        _, x_mean, y_mean, xy, xx = document_means(moments, groups, rng=rng, draws=draws).T
+        spread = xx - x_mean**2
+        drawn = np.where(spread > 0, (xy - x_mean * y_mean) / np.where(spread > 0, spread, 1), 0)
+        return [float(end) for end in interval_95(drawn)]
+
+    low, high = interval(stretch)
+    document = None if documents is None else np.unique(documents, return_inverse=True)[1]
     whole = np.var(x)
     slope = float(np.mean((x - x.mean()) * (right - right.mean())) / whole) if whole else 0.0
     return {
         "difference": slope,
-        "interval_95": [float(low), float(high)],
-        "interval_95_documents": None,
+        "interval_95": [low, high],
+        "interval_95_documents": None if document is None or not document.max() else interval(document),
         "predictions": len(x),
         "verdict": "above" if low > 0 else "below" if high < 0 else "not told apart",
     }

@@ -116,7 +116,7 @@ def _four(
     found = []
     for reference in references:
         right = data[rule].sel(model=gim_name(reference, threshold)).values
-        slope = rises_with_length(right, lengths[reference], data.stretch.values, rng)
+        slope = rises_with_length(right, lengths[reference], data.stretch.values, rng, documents=data.document.values)
         found.append(
             {
                 "claim": 4,

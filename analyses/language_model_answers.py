@@ -86,6 +86,9 @@ def model_answers(
 ) -> ModelAnswers:
     """Read every stretch once; predict by the model itself, and by everything in it that can be compared.
 
+    Whatever is compared has the context of its prediction to point at, and no more. The model, and so the features,
+    have read the stretch from its beginning, or as much of it as :func:`read_before` says.
+
     Parameters
     ----------
     model : Hooked
@@ -110,13 +113,27 @@ def model_answers(
         if model.n_tokens <= MIXED:
             laws.append(said.astype(np.float32))
         for name, features, distance in _matchers(everything, parts, heads or {}, own_laws):
-            matcher = FuzzyInduction(GivenFeatures(_first_of(features), model.n_tokens), distance=distance)
+            matcher = FuzzyInduction(
+                GivenFeatures(_first_of(features), model.n_tokens), distance=distance, window=stretches.context
+            )
             similar.setdefault(name, []).append(matcher.votes(tokens[:-1], stretches.positions))
         if report is not None:
             report()
     joined = Scores(*(np.concatenate(column) for column in zip(*scores, strict=True)))
     votes = {name: Votes.joined(each) for name, each in similar.items()}
     return ModelAnswers(joined, votes, np.concatenate(laws) if laws else None, np.concatenate(keys))
+
+
+def read_before(model: Hooked, stretches: Stretches) -> tuple[int, int]:
+    """The fewest and the most tokens that the model reads for a prediction, the last included."""
+    n_ctx, positions = context_of(model), stretches.positions
+    length = int(positions[-1]) + 1
+    if n_ctx is None or length <= n_ctx:
+        return int(positions[0]) + 1, length
+    overlap = n_ctx // 2
+    step = n_ctx - overlap
+    begins = step * np.maximum(0, -(-(positions + 1 - n_ctx) // step))
+    return int((positions + 1 - begins).min()), int((positions + 1 - begins).max())
 
 
 def _matchers(

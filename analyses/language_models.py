@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from nextlens.analyses.language_recipe import LanguageRecipe, Texts
 from nextlens.analyses.model_training import training_steps
 from nextlens.models import checkpoints
-from nextlens.models.hooked import Hooked
+from nextlens.models.batch import Batch
+from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.induction.matching_model import MatchingConfig, MatchingModel
 from nextlens.models.induction.residual_head import ResidualHead
 from nextlens.models.objectives.matching import Matching
@@ -34,6 +36,27 @@ POSITIONS, QUERIES, KEYS = 1024, 128, 512
 LAYERS, WIDTH, FEATURE, HEAD_FEATURE = 2, 128, 64, 32
 #: The name of the published matcher, and how many more steps it is given than a head.
 MATCHING_MODEL, LONGER = "matching model", 3
+
+
+class HeadsTogether(nn.Module):
+    """An objective: heads on many sites of one model, taught at once by its own laws; each batch is read once.
+
+    Parameters
+    ----------
+    matchings : dict of str to Matching
+        Each with a head, by name.
+    """
+
+    def __init__(self, matchings: dict[str, Matching]):
+        super().__init__()
+        self.names, self.each = list(matchings), nn.ModuleList(matchings.values())
+
+    def forward(self, model: Hooked, batch: Batch) -> Float[Tensor, "batch time"]:
+        """The sum of their losses at every position."""
+        sites = [canonical_site(one.head.site, model.sites) for one in self.each]
+        with torch.no_grad(), model.watched(*sites) as seen:
+            laws = model.log_probs(batch)
+        return sum(one.loss(one.head.of(seen[at]), laws, batch) for one, at in zip(self.each, sites, strict=True))
 
 
 class Matchers(NamedTuple):
@@ -91,18 +114,24 @@ def sites_of(model: Hooked) -> list[str]:
 
 def distilled(recipe: LanguageRecipe, texts: Texts, model: Hooked) -> Matchers:
     """A head at every site, and the published matching model, each taught by ``model``, which stays as it is."""
-    heads: dict[str, ResidualHead] = {}
-    found: dict[str, dict[str, float]] = {}
     corpus = texts.references["in-domain"]
     if isinstance(model, nn.Module):
         model.requires_grad_(False)
     length = min(128, recipe.n_ctx)
-    for site in sites_of(model) if recipe.matching_steps else []:
-        name = f"head {site}"
-        heads[name] = ResidualHead.for_model(model, site, HEAD_FEATURE, seed=recipe.seed)
-        objective = Matching(heads[name], queries=QUERIES, keys=KEYS, seed=recipe.seed)
-        _teach(model, corpus, length, objective, recipe.matching_steps, recipe.seed, learning_rate=3e-3)
-        found[name] = _retrieval(objective, model, texts.validated, length, recipe.seed)
+    matchings = {
+        f"head {site}": Matching(
+            ResidualHead.for_model(model, site, HEAD_FEATURE, seed=recipe.seed),
+            queries=QUERIES,
+            keys=KEYS,
+            seed=recipe.seed,
+        )
+        for site in (sites_of(model) if recipe.matching_steps else [])
+    }
+    if matchings:
+        together = HeadsTogether(matchings)
+        _teach(model, corpus, length, together, recipe.matching_steps, recipe.seed, learning_rate=3e-3)
+    heads = {name: one.head for name, one in matchings.items()}
+    found = {name: _retrieval(one, model, texts.validated, length, recipe.seed) for name, one in matchings.items()}
     if not (recipe.matching_steps and recipe.reach):
         return Matchers(heads, None, found)
     student = MatchingModel(
@@ -121,7 +150,7 @@ def _teach(
     student: nn.Module | Hooked,
     corpus: Corpus,
     length: int,
-    objective: Matching,
+    objective: nn.Module,
     steps: int,
     seed: int,
     *,

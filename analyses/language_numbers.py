@@ -38,17 +38,18 @@ def sum_up(
     shown: str,
     claims: list[dict[str, Any]],
     matchers: Mapping[str, Mapping[str, float]],
+    read: tuple[int, int],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Every number with its protocol, and the command that repeats it."""
-    first, last = int(stretches.positions[0]) + 1, int(stretches.positions[-1]) + 1
     return {
         "protocol": PROTOCOL,
         "predictions": {
             "number": len(stretches.targets),
             "stretches": len(stretches),
             "documents": sorted(set(stretches.document)),
-            "context, tokens": [first, last],
+            "context, tokens": stretches.context,
+            "read by the language model, tokens": list(read),
             "one every": recipe.every,
         },
         "accuracy": summarised(data, rng),
@@ -85,10 +86,12 @@ def summary(recipe: LanguageRecipe, numbers: Mapping[str, Any], folder: Path) ->
     """What was predicted, how well by whom, and which claims hold."""
     made, texts, accuracy = numbers["predictions"], numbers["texts"], numbers["accuracy"]
     width = max(map(len, accuracy))
+    least, most = made["read by the language model, tokens"]
     kinds = ", ".join(f"{name} {size:,}" for name, size in texts["reference tokens"].items())
     lines = [
         f"gim: {made['number']:,} predictions in {made['stretches']} stretches of {len(made['documents'])} documents, "
-        f"contexts of {made['context, tokens'][0]:,} to {made['context, tokens'][1]:,} tokens; "
+        f"contexts of {made['context, tokens']:,} tokens, of which the language model has read the last "
+        f"{least:,}{'' if least == most else f' to {most:,}, from before the context where that is more'}; "
         f"{texts['n_tokens']:,} tokens in the vocabulary; reference tokens: {kinds}",
         f"{'accuracy, %':{width}s}  strict               tie-inclusive        expected  tied  bits a token",
     ]

@@ -24,7 +24,7 @@ from nextlens.analyses.language_mixtures import (
     mixed,
     neighbour_laws,
 )
-from nextlens.analyses.language_model_answers import ModelAnswers, model_answers
+from nextlens.analyses.language_model_answers import ModelAnswers, model_answers, read_before
 from nextlens.analyses.language_models import MATCHING_MODEL, Matchers, distilled, read_texts_and_teacher, sites_of
 from nextlens.analyses.language_numbers import sum_up
 from nextlens.analyses.language_recipe import LanguageRecipe, Texts
@@ -164,7 +164,7 @@ def run(
     with found.timed("baselines"):
         _baselines(found, validated, tested, recipe, texts, model)
     data = scored(found.scores, tested.stretches, tested.n_tokens, found.floors)
-    numbers = _numbers(recipe, texts, tested, matchers, found, data)
+    numbers = _numbers(recipe, texts, tested, model, matchers, found, data)
     draw(numbers, place)
     write_json(place / NUMBERS, numbers)
     return numbers
@@ -193,9 +193,10 @@ def _read(
     similar = dict(said.similar)
     if matchers.model is not None:
         with found.timed(MATCHING_MODEL):
-            similar[MATCHING_MODEL] = stretches.votes(FuzzyInduction(WindowFeatures(matchers.model)))
+            fuzzy = FuzzyInduction(WindowFeatures(matchers.model), window=recipe.context)
+            similar[MATCHING_MODEL] = stretches.votes(fuzzy)
     with found.timed("exact"):
-        context = stretches.votes(ExactInduction(corpus.n_tokens))
+        context = stretches.windowed_votes(ExactInduction(corpus.n_tokens))
     with found.timed("infini-gram"):
         counted = {name: stretches.votes(one) for name, one in corpora.items()}
     return Read(stretches, said, context, similar, counted, corpus.n_tokens)
@@ -218,7 +219,7 @@ def _pointing(found: Found, validated: Read, tested: Read, recipe: LanguageRecip
         fit = found.fits[reference] = choose_threshold(
             there,
             validated.stretches.targets,
-            validated.stretches.stretch,
+            validated.stretches.document_number,
             tested.n_tokens,
             rng=np.random.default_rng([recipe.seed, 15]),
             draws=DRAWS,
@@ -284,7 +285,13 @@ def _scores_of(counted: KneserNey, stretches: Stretches) -> Scores:
 
 
 def _numbers(
-    recipe: LanguageRecipe, texts: Texts, tested: Read, matchers: Matchers, found: Found, data: xr.Dataset
+    recipe: LanguageRecipe,
+    texts: Texts,
+    tested: Read,
+    model: Hooked,
+    matchers: Matchers,
+    found: Found,
+    data: xr.Dataset,
 ) -> dict[str, Any]:
     rng = np.random.default_rng([recipe.seed, 16])
     lengths = {name: answers.length for name, answers in found.answers.items()}
@@ -311,5 +318,6 @@ def _numbers(
         shown=shown,
         claims=claims(data, lengths, list(tested.corpus), rng),
         matchers=matchers.retrieval,
+        read=read_before(model, tested.stretches),
         rng=rng,
     )

@@ -21,14 +21,16 @@ class Stretches:
     tokens : tuple of Int[np.ndarray, "time"]
         All of one length.
     positions : Int[np.ndarray, "row"]
-        The last token read for each prediction, in every stretch the same; the context is all of the stretch
-        up to it.
+        The last token read for each prediction, in every stretch the same.
+    context : int
+        How many tokens a prediction is made from, that one the last of them.
     document : tuple of str
         Where each stretch is from.
     """
 
     tokens: tuple[Int[np.ndarray, " _"], ...]
     positions: Int[np.ndarray, " row"]
+    context: int
     document: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -50,16 +52,35 @@ class Stretches:
         """The name of the document of each prediction."""
         return np.repeat(np.array(self.document), len(self.positions))
 
+    @property
+    def document_number(self) -> Int[np.ndarray, " prediction"]:
+        """The number of the document of each prediction, in the order of their names."""
+        return np.unique(self.documents, return_inverse=True)[1]
+
     def votes(self, matcher: Matcher) -> Votes:
-        """What a matcher says at every prediction."""
+        """What a matcher says at every prediction, of all of the stretch up to there.
+
+        For matchers whose own window is the context, and for those that read a few tokens back.
+        """
         return Votes.joined([matcher.votes(tokens[:-1], self.positions) for tokens in self.tokens])
+
+    def windowed_votes(self, matcher: Matcher) -> Votes:
+        """What a matcher says at every prediction, given the tokens of its context alone."""
+        last = np.array([self.context - 1])
+        return Votes.joined(
+            [
+                matcher.votes(tokens[at + 1 - self.context : at + 1], last)
+                for tokens in self.tokens
+                for at in self.positions
+            ]
+        )
 
 
 def stretches_of(corpus: Corpus, n: int, *, context: int, every: int, each: int, rng: np.random.Generator) -> Stretches:
     """Stretches that do not overlap, drawn evenly over the documents.
 
-    A stretch has ``context + every * (each - 1) + 1`` tokens; its predictions have contexts of ``context`` tokens and
-    more, one every so many.
+    A stretch has ``context + every * (each - 1) + 1`` tokens; its predictions, one every so many, have contexts of
+    ``context`` tokens each.
 
     Parameters
     ----------
@@ -89,4 +110,4 @@ def stretches_of(corpus: Corpus, n: int, *, context: int, every: int, each: int,
     chosen.sort()
     tokens = tuple(corpus.documents[d][at * length : (at + 1) * length].astype(np.int64) for d, at in chosen)
     positions = context - 1 + every * np.arange(each)
-    return Stretches(tokens, positions, tuple(corpus.names[d] for d, _ in chosen))
+    return Stretches(tokens, positions, context, tuple(corpus.names[d] for d, _ in chosen))

@@ -6,21 +6,27 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from nextlens.analyses import language_models
 from nextlens.analyses.induction_language import by_length, compared, rises_with_length, scored, summarised
 from nextlens.analyses.language_claims import gim_name
 from nextlens.analyses.language_mixtures import Datastore, best_weight, mixed, neighbour_laws
-from nextlens.analyses.language_model_answers import OWN_LAWS, model_answers
+from nextlens.analyses.language_model_answers import OWN_LAWS, model_answers, read_before
+from nextlens.analyses.language_models import HeadsTogether
 from nextlens.analyses.language_numbers import summary
 from nextlens.analyses.language_recipe import LanguageRecipe
 from nextlens.analyses.language_run import run
-from nextlens.analyses.language_stretches import stretches_of
+from nextlens.analyses.language_stretches import Stretches, stretches_of
 from nextlens.analyses.results_folder import NUMBERS
-from nextlens.models.induction.context_features import LawFeatures, ResidualFeatures
+from nextlens.models.batch import Batch
+from nextlens.models.induction.context_features import ContextFeatures, LawFeatures, ResidualFeatures
+from nextlens.models.induction.exact import ExactInduction
 from nextlens.models.induction.fuzzy import FuzzyInduction
+from nextlens.models.induction.residual_head import ResidualHead
 from nextlens.models.induction.scores import Scores
+from nextlens.models.objectives.matching import Matching
 from nextlens.models.tasks.corpus import Corpus
 from nextlens.models.transformer import Transformer, TransformerConfig
 
@@ -181,10 +187,57 @@ def test_one_pass_says_what_the_matchers_say_by_themselves():
         (f"raw {sites[0]}", ResidualFeatures(model, sites[0]), "cosine"),
         (OWN_LAWS, LawFeatures(model), "jeffreys"),
     ):
-        alone = stretches.votes(FuzzyInduction(features, distance=distance))
+        alone = stretches.votes(FuzzyInduction(features, distance=distance, window=20))
         np.testing.assert_allclose(said.similar[name].probabilities(7), alone.probabilities(7), atol=1e-5)
     laws = [LawFeatures(model)(tokens[:-1])[stretches.positions].exp().numpy() for tokens in stretches.tokens]
     np.testing.assert_allclose(said.laws, np.concatenate(laws), atol=1e-6)
+
+
+def test_a_prediction_is_made_from_its_context_and_no_more():
+    tokens = np.random.default_rng(2).integers(3, size=(2, 30))
+    (one,), (other,) = (
+        stretches_of(Corpus([text], n_tokens=3), 1, context=20, every=3, each=4, rng=np.random.default_rng(0)).tokens
+        for text in (tokens[0], np.append(tokens[1, :9], tokens[0, 9:]))
+    )
+    said = []
+    for text in (one, other):
+        stretches = Stretches((text,), 19 + 3 * np.arange(4), 20, ("a",))
+        same_pair = FuzzyInduction(lambda t: np.eye(3)[t], n_tokens=3, window=stretches.context)
+        said.append([stretches.windowed_votes(ExactInduction(3)), stretches.votes(same_pair)])
+    for of_one, of_other in zip(*said, strict=True):
+        np.testing.assert_allclose(of_one.probabilities(3)[3], of_other.probabilities(3)[3], atol=1e-12)
+    whole = ExactInduction(3).votes(one[9:29], np.array([19]))
+    assert (whole.length[0], whole.row(0)[0].tolist()) == (said[0][0].length[3], said[0][0].row(3)[0].tolist())
+    assert (said[0][0].probabilities(3)[0] != said[1][0].probabilities(3)[0]).any()
+
+
+@pytest.mark.parametrize("n_ctx", [None, 3, 8, 12, 40])
+def test_what_the_model_reads_is_what_its_features_read(n_ctx):
+    class Reads(ContextFeatures):
+        def read(self, tokens):
+            return torch.arange(1.0, tokens.shape[1] + 1).expand(len(tokens), -1)[..., None]
+
+    model = Transformer(TransformerConfig(n_tokens=3, n_layers=1, d_model=4, n_ctx=n_ctx or 50))
+    stretches = Stretches((np.arange(30) % 3,), 9 + 2 * np.arange(10), 10, ("a",))
+    counted = Reads(3, n_ctx)(stretches.tokens[0][:-1])[stretches.positions]
+    assert read_before(model, stretches) == (int(counted.min()), int(counted.max()))
+
+
+def test_heads_taught_together_have_the_losses_that_they_have_alone():
+    model = Transformer(TransformerConfig(n_tokens=5, n_layers=2, d_model=8, n_ctx=12, seed=3))
+    batch = Batch.from_tokens(np.random.default_rng(0).integers(5, size=(4, 12)))
+    both = [
+        {
+            site: Matching(ResidualHead.for_model(model, site, 4), queries=6, keys=20)
+            for site in ("blocks.0.resid_post", "ln_final.normalized")
+        }
+        for _ in range(2)
+    ]
+    alone = sum(one(model, batch) for one in both[0].values())
+    together = HeadsTogether(both[1])(model, batch)
+    torch.testing.assert_close(together, alone)
+    together.sum().backward()
+    assert all(one.head.A.grad.abs().sum() > 0 for one in both[1].values())
 
 
 def made_up(seed: int = 0) -> tuple[xr.Dataset, np.ndarray]:
@@ -215,6 +268,11 @@ def test_summaries_are_means_and_infinite_bits_have_none():
     data, _ = made_up()
     found = summarised(data, np.random.default_rng(0), draws=50)
     assert found["good"]["strict"]["mean"] == pytest.approx(float(data.strict.sel(model="good").mean()))
+    wide, narrow = (found["good"]["strict"][name] for name in ("interval_95_documents", "interval_95"))
+    assert wide != narrow
+    assert wide[0] <= found["good"]["strict"]["mean"] <= wide[1]
+    alone = data.assign_coords(document=("prediction", ["a"] * data.sizes["prediction"]))
+    assert summarised(alone, np.random.default_rng(0), draws=50)["good"]["strict"]["interval_95_documents"] is None
     data.bits[1, 3] = np.inf
     assert summarised(data, np.random.default_rng(0), draws=50)["bad"]["bits"] is None
 

@@ -153,8 +153,23 @@ class Matching(nn.Module):
             If queries have a loss that is not finite, and are left out: the teacher forbids after every key what
             it says after them.
         """
+        return self.loss(self._features(model, batch), self._laws(model, batch), batch)
+
+    def loss(
+        self,
+        features: Float[Tensor, "batch time feature"],
+        laws: Float[Tensor, "batch time teacher_token"],
+        batch: Batch,
+    ) -> Float[Tensor, "batch time"]:
+        """The loss at every position, of features of the student and next-token laws of the teacher.
+
+        Raises
+        ------
+        ValueError
+            As ``forward``.
+        """
         query, key = self._draw(batch)
-        student, teacher = self._distances(model, batch, query, key)
+        student, teacher = self._distances(features, laws, query, key)
         sound = self._sound(teacher)
         query, losses = query[sound], matching_losses(student[sound], teacher[sound])
         loss = losses.nearest
@@ -174,7 +189,8 @@ class Matching(nn.Module):
         ValueError
             As ``forward``.
         """
-        student, teacher = self._distances(model, batch, *self._draw(batch))
+        features, laws = self._features(model, batch), self._laws(model, batch)
+        student, teacher = self._distances(features, laws, *self._draw(batch))
         return retrieval(student.double().cpu().numpy(), teacher.double().cpu().numpy())
 
     def _draw(self, batch: Batch) -> tuple[Int[Tensor, " query"], Int[Tensor, " key"]]:
@@ -207,25 +223,32 @@ class Matching(nn.Module):
             )
         return sound
 
-    def _distances(
-        self, model: Hooked | MatchingModel, batch: Batch, query: Int[Tensor, " query"], key: Int[Tensor, " key"]
-    ) -> tuple[Float[Tensor, "query key"], Float[Tensor, "query key"]]:
-        """The student's and the teacher's, each over its temperature."""
-        if self.head is None and not isinstance(model, MatchingModel):
+    def _features(self, model: Hooked | MatchingModel, batch: Batch) -> Float[Tensor, "batch time feature"]:
+        if self.head is not None:
+            return self.head(model, batch)
+        if not isinstance(model, MatchingModel):
             raise ValueError(f"model is a {type(model).__name__} and there is no head; give one, or a MatchingModel")
-        features = (model(batch) if self.head is None else self.head(model, batch)).flatten(0, 1)
-        student = cosine_distance(features[query], features[key]) / self.temperature
-        teacher = self._laws_apart(self._teacher[0] or model, batch, query, key)
-        return student, (teacher / self.teacher_temperature).to(student.device, student.dtype)
+        return model(batch)
 
     @torch.no_grad()
-    def _laws_apart(
-        self, teacher: Kernel, batch: Batch, query: Int[Tensor, " query"], key: Int[Tensor, " key"]
-    ) -> Float[Tensor, "query key"]:
-        laws = teacher.log_probs(batch).flatten(0, 1)
+    def _laws(self, model: Hooked | MatchingModel, batch: Batch) -> Float[Tensor, "batch time teacher_token"]:
+        return (self._teacher[0] or model).log_probs(batch)
+
+    def _distances(
+        self,
+        features: Float[Tensor, "batch time feature"],
+        laws: Float[Tensor, "batch time teacher_token"],
+        query: Int[Tensor, " query"],
+        key: Int[Tensor, " key"],
+    ) -> tuple[Float[Tensor, "query key"], Float[Tensor, "query key"]]:
+        """The student's and the teacher's, each over its temperature."""
+        features, laws = features.flatten(0, 1), laws.detach().flatten(0, 1)
         of_queries, of_keys = laws[query], laws[key]
         if of_queries.isnan().any() or of_keys.isnan().any():
             raise ValueError("the teacher's log-probabilities hold NaN")
         if self.distance == "jensen-shannon":
-            return jensen_shannon(of_queries, of_keys)
-        return half_jeffreys(of_queries, of_keys, mass=self.mass)
+            teacher = jensen_shannon(of_queries, of_keys)
+        else:
+            teacher = half_jeffreys(of_queries, of_keys, mass=self.mass)
+        student = cosine_distance(features[query], features[key]) / self.temperature
+        return student, (teacher / self.teacher_temperature).to(student.device, student.dtype)
