@@ -10,6 +10,7 @@ import click
 from nextlens.analyses.answering import answer, running
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path))
+MEMORY = click.option("--memory", type=click.IntRange(1), metavar="MIB", help="Sort in so much memory, in shards.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
@@ -24,15 +25,28 @@ def gim() -> None:
 @click.option(
     "--vocabulary", default="bpe:4096", show_default=True, help="bytes, words:N, bpe:N, a tokenizer.json, ..."
 )
-def build(texts: Path, folder: Path, vocabulary: str) -> None:
+@MEMORY
+def build(texts: Path, folder: Path, vocabulary: str, memory: int | None) -> None:
     """Index the texts of a folder (.txt, .txt.gz, .json) at FOLDER."""
     from nextlens.analyses.gim_index import TextIndex
 
-    index = TextIndex.build(texts, folder, vocabulary)
+    index = TextIndex.build(texts, folder, vocabulary, memory=memory and memory * 2**20)
     click.echo(
         f"{len(index.array):,} tokens of {len(index.names):,} documents indexed at {folder}; "
         f"{index.vocabulary.n_tokens:,} tokens in the vocabulary"
     )
+
+
+@gim.command()
+@click.argument("texts", type=click.Path(path_type=Path))
+@FOLDER
+@MEMORY
+def add(texts: Path, folder: Path, memory: int | None) -> None:
+    """Add the texts of a folder to the index at FOLDER; nothing is sorted again."""
+    from nextlens.analyses.gim_index import TextIndex
+
+    index = TextIndex.add(texts, folder, memory=memory and memory * 2**20)
+    click.echo(f"the index at {folder} now holds {len(index.array):,} tokens of {len(index.names):,} documents")
 
 
 @gim.command()

@@ -58,7 +58,12 @@ class TextIndex:
 
     @classmethod
     def build(
-        cls, texts: str | os.PathLike[str], folder: str | os.PathLike[str], vocabulary: str = "bpe:4096"
+        cls,
+        texts: str | os.PathLike[str],
+        folder: str | os.PathLike[str],
+        vocabulary: str = "bpe:4096",
+        *,
+        memory: int | None = None,
     ) -> TextIndex:
         """Index every text of a folder, at ``folder``; an index that is there stays whole until the new one is.
 
@@ -72,13 +77,16 @@ class TextIndex:
         vocabulary : str
             ``bytes``, ``words:N``, ``bpe:N`` trained on the texts, a ``tokenizer.json`` or a folder with one, or
             ``"smollm2-135m"``.
+        memory : int, optional
+            Bytes to build in; see :meth:`~nextlens.models.induction.suffix_array.SuffixArray.build`.
 
         Raises
         ------
         FileNotFoundError
             If there are no texts.
         ValueError
-            If the vocabulary is none of these, or cannot spell a text, or ``folder`` holds other things.
+            If the vocabulary is none of these, or cannot spell a text, ``folder`` holds other things, or a text
+            needs more than ``memory``.
         OSError
             If another process is writing there, or the files cannot be written.
         """
@@ -86,11 +94,39 @@ class TextIndex:
         spelled = _vocabulary(vocabulary, found)
         with _edition(Path(folder)) as edition:
             documents = (_encoded(spelled, name, text) for name, text in found.items())
-            array = SuffixArray.build(documents, vocabulary=spelled, path=edition / ARRAY)
+            array = SuffixArray.build(documents, vocabulary=spelled, memory=memory, path=edition / ARRAY)
             write_vocabulary(spelled, edition / VOCABULARY)
-            names = {"edition": edition.name, "names": list(found)}
-            write_whole(edition.parent / NAMES, json.dumps(names, ensure_ascii=False, indent=2).encode())
+            _is_the_index(edition, list(found))
         return cls(array, spelled, tuple(found))
+
+    @classmethod
+    def add(
+        cls, texts: str | os.PathLike[str], folder: str | os.PathLike[str], *, memory: int | None = None
+    ) -> TextIndex:
+        """The index at ``folder`` with the texts of another folder, spelled as it spells; nothing is sorted again.
+
+        Whatever stops it, the index is as it was or has them all.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError, OSError
+            As :meth:`build` and :meth:`open`; also if a text has the name of one that is in the index.
+        """
+        found, place = read_texts(texts), Path(folder)
+        cls.open(place)
+        with _edition(place) as edition:
+            before = cls.open(place)
+            twice = sorted(set(found) & set(before.names))
+            if twice:
+                raise ValueError(
+                    f"the index at {str(folder)!r} holds {twice[0]!r} already; give the new text another name"
+                )
+            shutil.copytree(before.array.folder.parent, edition, copy_function=_linked)
+            documents = (_encoded(before.vocabulary, name, text) for name, text in found.items())
+            array = SuffixArray.open(edition / ARRAY).add(documents, before.vocabulary, memory)
+            names = (*before.names, *found)
+            _is_the_index(edition, list(names))
+        return cls(array, before.vocabulary, names)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> TextIndex:
@@ -208,6 +244,19 @@ def _edition(place: Path) -> Iterator[Path]:
             for file in place.iterdir():
                 if EDITION.fullmatch(file.name) and file.name != kept:
                     shutil.rmtree(file, ignore_errors=True)
+
+
+def _is_the_index(edition: Path, names: list[str]) -> None:
+    said = {"edition": edition.name, "names": names}
+    write_whole(edition.parent / NAMES, json.dumps(said, ensure_ascii=False, indent=2).encode())
+
+
+def _linked(old: str, new: str) -> None:
+    """Files of an index are never written over, so editions can share them; copied where links cannot be made."""
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copy2(old, new)
 
 
 def _encoded(vocabulary: Vocabulary, name: str, text: str) -> Any:

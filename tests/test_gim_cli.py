@@ -103,6 +103,47 @@ def test_an_index_is_built_again_in_its_folder_and_nothing_of_the_old_one_is_lef
     assert not list(built.glob("*/vocabulary.json"))
 
 
+@pytest.mark.parametrize("memory", [(), ("--memory", "1")])
+@pytest.mark.parametrize("linked", [True, False])
+def test_texts_are_added_as_if_they_had_been_there(index, tmp_path, memory, linked, monkeypatch):
+    def refused(*_):
+        raise OSError("no links here")
+
+    if not linked:
+        monkeypatch.setattr(gim_index.os, "link", refused)
+    place, others = str(tmp_path / "index"), other_texts(tmp_path)
+    (others / "four.txt").write_text("the dog sat on the mat")
+    invoke("gim", "build", str(index.parent / "texts"), place, "--vocabulary", "bytes", *memory)
+    assert "of 4 documents" in invoke("gim", "add", str(others), place, *memory)
+    together = tmp_path / "together"
+    together.mkdir()
+    for folder in (index.parent / "texts", others):
+        for file in folder.iterdir():
+            (together / file.name).write_bytes(file.read_bytes())
+    once = TextIndex.build(together, tmp_path / "once", "bytes")
+    for prompt in ("sat on the", "blind", "a dog sat on the mat", "zebra"):
+        found, wanted = (one.query(prompt, most=99) for one in (TextIndex.open(place), once))
+        assert {**found, "places": None} == {**wanted, "places": None}
+        places = [sorted((one["document"], one["offset"]) for one in said["places"]) for said in (found, wanted)]
+        assert places[0] == places[1]
+    TextIndex.open(place).array.verify()
+    assert len([file for file in (tmp_path / "index").iterdir() if file.is_dir()]) == 1
+
+
+@pytest.mark.parametrize("stopped_at", ["write_whole", "_linked", "_encoded"])
+def test_an_index_stays_whole_if_adding_stops(built, tmp_path, monkeypatch, stopped_at):
+    def full(*_):
+        raise OSError("no space left")
+
+    before, others = TextIndex.open(built).query("sat on the"), other_texts(tmp_path)
+    monkeypatch.setattr(gim_index, stopped_at, full)
+    with pytest.raises(OSError, match="no space"):
+        TextIndex.add(others, built)
+    opened = TextIndex.open(built)
+    opened.array.verify()
+    assert (opened.query("sat on the"), opened.names) == (before, ("one", "two"))
+
+
 @pytest.mark.parametrize("stopped_at", ["write_vocabulary", "write_whole"])
 def test_an_index_stays_whole_if_building_the_next_one_stops(built, tmp_path, monkeypatch, stopped_at):
     def full(*_):
@@ -148,6 +189,8 @@ def test_what_a_user_got_wrong_ends_in_one_sentence(index, tmp_path, capsys):
         (["gim", "build", str(index.parent / "texts"), str(tmp_path / "x"), "--vocabulary", "letters"], "vocabulary="),
         (["gim", "build", str(tmp_path / "none"), str(tmp_path / "x")], "there is no"),
         (["gim", "evaluate", str(tmp_path / "none")], "there is no"),
+        (["gim", "add", str(index.parent / "texts"), str(index)], "holds 'one' already"),
+        (["gim", "add", str(index.parent / "texts"), str(tmp_path / "none")], "there is no index of texts"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
