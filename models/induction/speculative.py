@@ -12,6 +12,7 @@ from torch import nn
 
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
+from nextlens.models.induction.context_features import context_of
 from nextlens.models.induction.generation import tempered
 from nextlens.models.induction.votes import Matcher
 from nextlens.models.kernel import Kernel
@@ -112,7 +113,8 @@ def speculate(
     Raises
     ------
     ValueError
-        If target and draft have different vocabularies, there is no prompt, or a number is out of range.
+        If target and draft have different vocabularies, there is no prompt, a number is out of range, or the target
+        reads fewer tokens than there will be; before anything is written.
 
     Notes
     -----
@@ -127,7 +129,12 @@ def speculate(
     at_least("ahead", ahead, 0)
     at_least("temperature", temperature, 0)
     tokens = np.asarray(prompt, dtype=np.int64)
-    end = len(tokens) + length
+    end, n_ctx = len(tokens) + length, context_of(target)
+    if n_ctx is not None and end - 1 > n_ctx:
+        raise ValueError(
+            f"length={length} after a prompt of {len(tokens)} tokens makes the target read {end - 1}, and it reads "
+            f"n_ctx={n_ctx} at most"
+        )
     while len(tokens) < end:
         proposed, drafted = _proposals(draft, tokens, min(ahead, end - len(tokens) - 1), temperature, rng)
         laws = _laws(target, np.append(tokens, proposed), len(proposed) + 1, temperature)
