@@ -68,7 +68,7 @@ def compared(title: str, ours: float, n_ours: int, theirs: float, n_theirs: int,
     print(f"  nextlens            {one:12.3f} ms a prediction   ({n_ours} predictions, {ours:.2f} s)")
     print(f"  every window again  {other:12.3f} ms a prediction   ({n_theirs} predictions, {theirs:.2f} s)")
     verdict = "at least" if other / one >= WANTED else "below"
-    print(f"  {other / one:.0f} times as fast, {verdict} {WANTED}; largest difference of a probability {difference:.1e}")
+    print(f"  {other / one:.0f} times as fast ({verdict} {WANTED}); probabilities differ by {difference:.1e} at most")
 
 
 def every_position(model: MatchingModel, tokens: np.ndarray, n_theirs: int) -> None:
