@@ -182,7 +182,8 @@ def test_verify_says_that_all_is_well_or_names_the_damaged_file(built):
         invoke("gim", "verify", str(built))
 
 
-def test_what_a_user_got_wrong_ends_in_one_sentence(index, tmp_path, capsys):
+def test_what_a_user_got_wrong_ends_in_one_sentence(index, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for arguments, sentence in (
         (["gim", "query", str(tmp_path), "the"], "there is no index of texts"),
         (["gim", "query", str(index), ""], "the prompt is empty"),
