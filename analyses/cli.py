@@ -11,6 +11,7 @@ from nextlens.analyses.belief_cli import belief
 from nextlens.analyses.checkpoint_cli import checkpoint
 from nextlens.analyses.gim_cli import gim
 from nextlens.analyses.induction_cli import induction
+from nextlens.analyses.objectives_cli import objectives
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,7 +20,7 @@ def nextlens() -> None:
     """What does next-token prediction build inside a model?"""
 
 
-for question in (belief, checkpoint, gim, induction):
+for question in (belief, checkpoint, gim, induction, objectives):
     nextlens.add_command(question)
 
 

@@ -146,7 +146,7 @@ class NextLatent(nn.Module):
         return cross_entropy(logits, batch.targets) + self.weight_latent * latent + self.weight_kl * kl
 
     def roll_out(
-        self, h: Float[Tensor, "*rows width"], embeddings: Float[Tensor, "*rows step width"]
+        self, h: Float[Tensor, "*rows width"], embeddings: Float[Tensor, "*rows step embedding"]
     ) -> Float[Tensor, "*rows step width"]:
         """The latents after each of the tokens whose ``embeddings`` are given, from ``h`` alone."""
         states = []

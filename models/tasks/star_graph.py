@@ -164,7 +164,7 @@ def clever_hans(
     n_nodes = path.shape[1]
     told = model.log_probs(batch)[:, start - 1 : start - 1 + n_nodes].argmax(-1).cpu().numpy()
     own = said.cpu().numpy()
-    follower = _follower(drawn, start)
+    follower = _follower(drawn, start, model.n_tokens)
     second = own[:, 1]
     on_an_arm = (drawn.first_of_arm.values == second[:, None]).any(1)
     follows = on_an_arm.copy()
@@ -178,12 +178,11 @@ def clever_hans(
     )
 
 
-def _follower(drawn: xr.Dataset, start: int) -> Int[np.ndarray, "sequence node"]:
+def _follower(drawn: xr.Dataset, start: int, n_tokens: int) -> Int[np.ndarray, "sequence node"]:
     """What each node's outgoing edge leads to, read off the prompt; the centre's is one of several."""
     tokens = drawn.tokens.values[:, :start]
     places = drawn.positions.values[:, :start]
     n = len(tokens)
-    n_tokens = int(tokens.max()) + 1
     follower = np.full((n, n_tokens), -1)
     step = 2 if places[0, 0] == places[0, 1] else 3
     for edge in range((start - 3) // step):

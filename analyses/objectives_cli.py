@@ -1,0 +1,120 @@
+"""``nextlens objectives``: what other objectives make of a model. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from nextlens.analyses.answering import PARAMETERS, answer, options, parameters_of, running, seeds_of
+
+SEEDS = click.option(
+    "--seeds", metavar="N | A,B,...", help="How many models, or which seeds (3, is seed 3).  [default: 3]"
+)
+
+#: Options of every training.
+training = options(
+    click.option("--cpu-seconds", type=float, help="Of training, for each model."),
+    click.option("--steps", type=int, help="Stop after so many at the latest; then numbers repeat on one machine."),
+    click.option("--batch-size", type=int, help="Sequences in a batch."),
+    click.option("--learning-rate", type=float, help="Of AdamW, after a warm-up."),
+    click.option("--n-layers", type=int, help="Blocks of the transformer."),
+    click.option("--d-model", type=int, help="Width of the residual stream."),
+    click.option("--n-heads", type=int, help="Heads in each block."),
+    click.option("--every", type=int, help="Steps between two looks."),
+)
+
+
+@click.group()
+def objectives() -> None:
+    """What do other objectives than the next token make of a model?
+
+    Next-latent prediction (NextLat), register tokens (MuToR) and multi-token heads, each beside next-token prediction.
+    """
+
+
+@objectives.command()
+@click.option("--process", help="Hidden Markov process to train on.  [default: mess3, alpha=0.6, x=0.15]")
+@PARAMETERS
+@click.option(
+    "--objectives",
+    "names",
+    metavar="A,B,...",
+    help="next-token, multi-token, joint multi-token, next-latent, registers",
+)
+@click.option("--length", type=int, help="Tokens read in training.  [default: 32]")
+@click.option("--beyond", type=int, help="How many times as many the dynamics is rolled out over.  [default: 3]")
+@click.option("--ahead", type=int, help="Tokens that registers and heads look ahead at most.  [default: 4]")
+@click.option("--roll-out", type=int, help="Steps over which NextLat's dynamics is trained.  [default: 1]")
+@click.option("--share", type=float, help="Of registers in the loss.  [default: 0.3]")
+@training
+@SEEDS
+@running
+def hmm(
+    process: str | None,
+    parameters: Sequence[str],
+    names: str | None,
+    seeds: str | None,
+    out: Any,
+    resume: bool,
+    device: str,
+    jobs: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Is the final state a belief, and what do registers know of the future?
+
+    Trains transformers on a hidden Markov process with each objective, for the same CPU seconds; measures effective
+    rank, belief, equivalent histories, what can be read of tokens to come, NextLat's dynamics as a Bayesian updater
+    and the predictions of registers.
+    """
+    from nextlens.analyses.objectives_recipe import ObjectivesRecipe
+    from nextlens.analyses.objectives_run import run, summary
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if process is not None or parameters:
+        chosen |= {"process": process or "mess3", "parameters": parameters_of(parameters)}
+    if names is not None:
+        chosen["objectives"] = tuple(name.strip() for name in names.split(","))
+    recipe = ObjectivesRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
+    answer(recipe, run, summary, "objectives-hmm", out=out, resume=resume, device=device, jobs=jobs, as_json=as_json)
+
+
+@objectives.command("star-graph")
+@click.option("--objective", default="next-latent", show_default=True, help="What each model is trained on.")
+@click.option("--layout", help="edges, as published, or coupled: the ends of an edge share a position.")
+@click.option("--n-arms", type=int, help="Arms of the star.  [default: 2]")
+@click.option("--arm-length", type=int, help="Nodes of an arm, the centre included.  [default: 4]")
+@click.option("--n-nodes", type=int, help="From which they are drawn.  [default: 10]")
+@click.option("--ahead", type=int, help="Steps rolled out, or the largest offset of a register.")
+@click.option("--fewest", type=int, help="The smallest offset of a register.  [default: 2]")
+@click.option("--share", type=float, help="Of registers in the loss.  [default: 0.5]")
+@click.option("--weight-decay", type=float, help="Of AdamW.  [default: 0.1]")
+@click.option("--solved-at", type=float, help="Share of graphs solved at which a seed stops.  [default: 0.99]")
+@training
+@SEEDS
+@running
+def star_graph(
+    objective: str,
+    seeds: str | None,
+    out: Any,
+    resume: bool,
+    device: str,
+    jobs: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Does it plan its way through a star, and where in the model does the plan form?
+
+    Trains transformers until they solve star graphs or their time runs out; shows what they say after true prefixes
+    beside what they say by themselves, and reads the plan off the residual stream, block by block.
+    """
+    from nextlens.analyses.star_graph_run import run, summary
+    from nextlens.analyses.star_graph_training import StarGraphRecipe
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    recipe = StarGraphRecipe.of(objective, **({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
+    names = ["star-graph", objective.replace(" ", "-")]
+    running_how = {"out": out, "resume": resume, "device": device, "jobs": jobs, "as_json": as_json}
+    answer(recipe, run, summary, "objectives", names, **running_how)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import shlex
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from nextlens.analyses import next_latent, objectives_measures, objectives_recipe, star_graph, star_graph_training
+from nextlens.analyses.displays.plan import PlanDisplay
+from nextlens.analyses.displays.staircase import StaircaseDisplay
+from nextlens.analyses.objectives_cli import objectives
+from nextlens.analyses.objectives_recipe import ObjectivesRecipe
+from nextlens.analyses.objectives_run import run, summary
+from nextlens.analyses.star_graph import answered, plan_by_block
+from nextlens.analyses.star_graph_run import run as run_star
+from nextlens.analyses.star_graph_run import summary as star_summary
+from nextlens.analyses.star_graph_training import StarGraphRecipe
+from nextlens.models.tasks.star_graph import StarGraph
+from nextlens.models.transformer import Transformer
+
+TINY = ObjectivesRecipe(
+    objectives=("next-token", "next-latent", "registers"),
+    length=8,
+    beyond=2,
+    d_model=8,
+    n_layers=1,
+    n_heads=1,
+    batch_size=8,
+    ahead=2,
+    steps=4,
+    every=2,
+    seeds=(0, 1),
+)
+STAR = StarGraphRecipe.of("registers", d_model=8, n_layers=1, n_heads=1, batch_size=4, steps=2, every=1, seeds=(3,))
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(objectives_measures, "MEASURED", 32)
+    monkeypatch.setattr(objectives_recipe, "FOLLOWED", 32)
+    monkeypatch.setattr(next_latent, "WORDS", 32)
+    for module in (star_graph, star_graph_training):
+        monkeypatch.setattr(module, "PROBED", 200)
+    monkeypatch.setattr(star_graph_training, "MEASURED", 32)
+    monkeypatch.setattr(star_graph_training, "FOLLOWED", 16)
+
+
+def test_a_run_writes_figures_numbers_and_heads_and_gone_on_with_gives_the_same(tmp_path, few, monkeypatch):
+    numbers = run(TINY, tmp_path / "one", n_jobs=1)
+    assert json.loads((tmp_path / "one" / "numbers.json").read_text()) == json.loads(json.dumps(numbers))
+    for figure in ("spectrum", "future", "updater", "registers"):
+        assert (tmp_path / "one" / f"{figure}.png").stat().st_size > 1000
+    for name in TINY.objectives:
+        assert len(numbers["kl_to_exact"][name]["by_seed"]) == 2
+        assert numbers["training"]["steps"][name]["by_seed"] == [4, 4]
+    matched = numbers["at_matched_kl"]
+    worst = max(max(numbers["kl_to_exact"][name]["by_seed"]) for name in TINY.objectives)
+    assert max(matched["kl"]["by_seed"]) < 2 * worst
+    assert len(numbers["registers"]["moved_by_position_alone"]["kl"]) == 2
+    said = summary(TINY, numbers, tmp_path)
+    assert numbers["repeat"] in said
+    (tmp_path / "one" / "numbers.json").unlink()
+    monkeypatch.setattr("nextlens.analyses.objectives_run.draw", lambda *results: None)
+    again = run(TINY, tmp_path / "one", resume=True, n_jobs=1)
+    assert again["belief_r2"] == numbers["belief_r2"]
+    assert again["bayesian_updater"] == numbers["bayesian_updater"]
+
+
+def test_the_command_of_a_recipe_makes_that_recipe(monkeypatch):
+    made = []
+    monkeypatch.setattr("nextlens.analyses.objectives_cli.answer", lambda recipe, *rest, **how: made.append(recipe))
+    slow = ObjectivesRecipe(parameters={"alpha": 0.85, "x": 0.05}, cpu_seconds=80, seeds=(5,), roll_out=2)
+    wide = StarGraphRecipe.of("joint multi-token", n_arms=3, solved_at=0.9, seeds=(0, 4))
+    for recipe in (TINY, slow, STAR, wide, ObjectivesRecipe(), StarGraphRecipe.of("next-token")):
+        words = shlex.split(recipe.command)[2:]
+        done = CliRunner().invoke(objectives, words)
+        assert done.exit_code == 0, done.output
+        assert made[-1] == recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"objectives": ("registers",)}, "must name next-token, the control"),
+        ({"objectives": ("next-token", "mtp")}, "objectives='mtp' is not one of"),
+        ({"seeds": ()}, "must hold at least one seed"),
+        ({"length": 9, "ahead": 9}, "length=9 must be at least 10"),
+        ({"process": "mess"}, "alpha"),
+    ],
+)
+def test_wrong_recipes_are_named(given, said):
+    if "process" in given:
+        assert ObjectivesRecipe(**given).source.n_states == 4
+        return
+    with pytest.raises(ValueError, match=said):
+        ObjectivesRecipe(**given)
+
+
+def test_a_star_run_shows_every_seed(tmp_path, few):
+    numbers = run_star(STAR, tmp_path / "one", n_jobs=1)
+    assert numbers["training"]["steps"] == [2]
+    assert len(numbers["clever_hans"]["by_token"][0]) == 4
+    assert set(numbers["plan"]["by_seed"]["3"]) == {"leaf", "=", "centre"}
+    assert len(numbers["plan"]["by_seed"]["3"]["leaf"]["node 1"]) == 2
+    for figure in ("staircase", "plan"):
+        assert (tmp_path / "one" / f"{figure}.png").stat().st_size > 1000
+    assert numbers["repeat"] in star_summary(STAR, numbers, tmp_path)
+
+
+def test_a_seed_that_has_solved_the_task_stops(tmp_path, few, monkeypatch):
+    told = answered(Transformer(STAR.lesson(3).config), STAR.task.draw(16, np.random.default_rng(0)))
+    monkeypatch.setattr(star_graph_training, "answered", lambda *given: type(told)(1.0, told.by_token, 1.0, 1.0))
+    longer = StarGraphRecipe.of("registers", d_model=8, n_layers=1, n_heads=1, batch_size=4, steps=9, every=2)
+    found = star_graph_training.train_and_measure(longer, 0, tmp_path)
+    assert found.steps == 4
+
+
+def test_a_node_is_read_where_it_lies_and_nowhere_else():
+    task = StarGraph(layout="coupled")
+    drawn = task.draw(600, np.random.default_rng(0))
+    model = Transformer(STAR.lesson(0).config)
+    with torch.no_grad():
+        model.pos_embed.W_pos.zero_()
+        model.embed.W_E.normal_(generator=torch.Generator().manual_seed(0))
+    found = plan_by_block(model, drawn)
+    assert found.accuracy.dims == ("place", "block", "node")
+    assert float(found.accuracy.max()) < 0.5
+    assert (float(found.guess), float(found.chance)) == (0.5, 0.1)
+    shown = drawn.assign(path=drawn.path.copy(data=np.roll(drawn.path.values, 1, axis=1)))
+    centre_read = plan_by_block(model, shown).accuracy.sel(place="centre", block=0, node=1)
+    assert float(centre_read) == pytest.approx(1, abs=0.05), (
+        "the centre stands there, and is node 1 of the shifted path"
+    )
+
+
+def test_a_staircase_has_a_line_for_each_seed_that_ends_when_it_does():
+    display = StaircaseDisplay(seconds=[[1, 2, 3], [1, 2]], solved=[[0, 0.5, 1], [0, 0.4]], guess=0.5, names=["a", "b"])
+    lines = display.plot().artists_
+    assert lines["b"].get_xdata().tolist() == [1, 2]
+    assert lines["guess of the arm"].get_ydata() == [0.5, 0.5]
+    with pytest.raises(ValueError, match="1 names, 2 seconds and 2 solved"):
+        StaircaseDisplay(seconds=[[1], [1]], solved=[[1], [1]], guess=0.5, names=["a"])
+    with pytest.raises(ValueError, match="must be a finite number"):
+        StaircaseDisplay(seconds=[[1]], solved=[[np.nan]], guess=0.5, names=["a"])
+
+
+def test_a_plan_has_a_panel_for_each_place():
+    rows = np.random.default_rng(0).random((2, 3, 2))
+    display = PlanDisplay(accuracy={"leaf": rows, "=": rows}, nodes=[1, 2], guess=0.5, chance=0.1).plot()
+    assert [ax.get_title() for ax in display.axes_] == ["at the leaf", "at “=”"]
+    assert display.axes_[0].lines[2].get_ydata().tolist() == rows[0, :, 0].tolist()
+    with pytest.raises(ValueError, match="accuracy is empty"):
+        PlanDisplay(accuracy={}, nodes=[1], guess=0.5, chance=0.1)
+    with pytest.raises(ValueError, match=r"accuracy\['leaf'\] has shape"):
+        PlanDisplay(accuracy={"leaf": rows}, nodes=[1], guess=0.5, chance=0.1)
