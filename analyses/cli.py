@@ -9,6 +9,7 @@ import click
 
 from nextlens.analyses.belief_cli import belief
 from nextlens.analyses.checkpoint_cli import checkpoint
+from nextlens.analyses.fractal_cli import downstream, fractal
 from nextlens.analyses.gim_cli import gim
 from nextlens.analyses.induction_cli import induction
 from nextlens.analyses.objectives_cli import objectives
@@ -20,7 +21,7 @@ def nextlens() -> None:
     """What does next-token prediction build inside a model?"""
 
 
-for question in (belief, checkpoint, gim, induction, objectives):
+for question in (belief, checkpoint, downstream, fractal, gim, induction, objectives):
     nextlens.add_command(question)
 
 
