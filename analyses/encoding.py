@@ -123,7 +123,7 @@ def scored(
 
 @contextmanager
 def edges_counted() -> Iterator[list[Any]]:
-    """Keep the ridges' warnings about penalties at an end of the grid, which are counted in the result; let others be."""
+    """Keep the ridges' warnings about penalties at an end of the grid, which the result counts; let others be."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         kept: list[Any] = []

@@ -1,4 +1,4 @@
-"""``nextlens encode`` and ``nextlens recall``: brains, from the command line. Nothing heavy is imported before a verb runs."""
+"""``nextlens encode`` and ``nextlens recall``: brains. Nothing heavy is imported before a verb runs."""
 
 from __future__ import annotations
 

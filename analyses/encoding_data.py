@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import xarray as xr
@@ -108,12 +109,12 @@ def arrays_of(path: str | Path) -> Listening:
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     needed = ("response", "story", "text", "word_story", "onset", "tr")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             lacking = [name for name in needed if name not in archive.files]
             if lacking:
                 raise ValueError(f"it has no array {lacking[0]!r}, only {archive.files}")
             found = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, AttributeError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is no .npz of plain arrays: {error}") from error
     given = {"tr": float(found["tr"]), "start": float(found.get("start", 0.0)), "volume": found.get("volume")}
     texts = (found["text"].tolist(), found["word_story"].tolist(), found["onset"].astype(np.float64))
@@ -225,7 +226,9 @@ def _of_stories(
             response = steps.fit_transform(response)
         else:
             treated = steps
-    return Subject(name, Listening(response, heard.words, heard.facts), cv, inner, vectors, "none was asked for", treated)
+    return Subject(
+        name, Listening(response, heard.words, heard.facts), cv, inner, vectors, "none was asked for", treated
+    )
 
 
 def _changed(subject: Subject, **changes: Any) -> Subject:

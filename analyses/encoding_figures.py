@@ -62,7 +62,7 @@ def layers(numbers: Mapping[str, Any]) -> LayerProfileDisplay:
         null={name: max(one["models"][site]["mean_null_95"] for site in sites) for name, one in subjects.items()},
         chosen={name: one["best_site_on_training_stories"] for name, one in subjects.items()},
         baseline_name=f"{base} and rate" if base != RATE else base,
-        caption=f"bars: 95 % of the difference from {base}, blocks of volumes drawn anew; ring: best on training stories",
+        caption=f"bars: 95 % of the difference from {base}, blocks drawn anew; ring: best on training stories",
     ).plot()
 
 
@@ -74,10 +74,15 @@ def partition(numbers: Mapping[str, Any]) -> PartitionDisplay:
     def plain(subject: str, band: str) -> str:
         return "states, chosen site" if band and band == named[subject] else band
 
-    bands = list(dict.fromkeys(plain(name, band) for name, one in subjects.items() for band in one["models"][JOINT]["bands"]))
+    bands = list(
+        dict.fromkeys(plain(name, band) for name, one in subjects.items() for band in one["models"][JOINT]["bands"])
+    )
     shares = {
         name: [
-            next((share["r"] for band, share in one["models"][JOINT]["bands"].items() if plain(name, band) == wanted), 0.0)
+            next(
+                (share["r"] for band, share in one["models"][JOINT]["bands"].items() if plain(name, band) == wanted),
+                0.0,
+            )
             for wanted in bands
         ]
         for name, one in subjects.items()

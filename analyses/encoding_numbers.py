@@ -84,7 +84,10 @@ def model_numbers(found: xr.Dataset) -> dict[str, Any]:
     }
     if "band_r" in found:
         row["bands"] = {
-            str(band): {"r": float(np.nanmean(found.band_r.sel(band=band))), "r2": float(np.nanmean(found.band_r2.sel(band=band)))}
+            str(band): {
+                "r": float(np.nanmean(found.band_r.sel(band=band))),
+                "r2": float(np.nanmean(found.band_r2.sel(band=band))),
+            }
             for band in found.band.values
         }
     if "planted" in found.coords:
@@ -139,9 +142,8 @@ def summary(recipe: EncodingRecipe, numbers: Mapping[str, Any], folder: Path) ->
         lines += [*_heading(name, one), *_table(one)]
         for gap in one["differences"]:
             low, high = gap["interval_95"]
-            lines.append(
-                f"  {gap['one']} less {gap['other']}: {gap['difference']:+.4f} [{low:+.4f}, {high:+.4f}] {gap['verdict']}"
-            )
+            said = f"{gap['difference']:+.4f} [{low:+.4f}, {high:+.4f}] {gap['verdict']}"
+            lines.append(f"  {gap['one']} less {gap['other']}: {said}")
     lines.append(f"look at    {folder / 'scores.png'}, then the other figures and {SCORES} beside it")
     lines.append(f"repeat     {recipe.command}")
     return "\n".join(lines)

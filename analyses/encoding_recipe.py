@@ -1,4 +1,4 @@
-"""All that decides the numbers of an encoding run: whose responses, which features of words, and how they are scored."""
+"""All that decides the numbers of an encoding run: whose responses, which features of words, how they are scored."""
 
 from __future__ import annotations
 
@@ -133,7 +133,9 @@ class EncodingRecipe(WrittenRecipe):
         if self.data == "arrays" and not self.folder:
             raise ValueError("data='arrays' needs folder: the .npz that holds them")
         if not self.delays or min(self.delays) < 0 or len(set(self.delays)) < len(self.delays):
-            raise ValueError(f"delays={list(self.delays)!r} must hold at least one number of volumes, 0 or more, each once")
+            raise ValueError(
+                f"delays={list(self.delays)!r} must hold at least one number of volumes, 0 or more, each once"
+            )
 
     @property
     def penalties(self) -> np.ndarray:

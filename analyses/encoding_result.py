@@ -111,7 +111,7 @@ def write_scores(folder: Path, scores: Mapping[str, Mapping[str, xr.Dataset]]) -
 def _unpacked(path: Path) -> dict[str, dict[str, xr.Dataset]]:
     parts: dict[str, dict[str, dict[str, Any]]] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             for key in archive.files:
                 subject, model, name, dims = key.split("|")
                 parts.setdefault(subject, {}).setdefault(model, {})[name] = (tuple(dims.split(",")), archive[key])

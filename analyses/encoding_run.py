@@ -32,8 +32,8 @@ def run(
 ) -> dict[str, Any]:
     """Predict every subject's responses from every feature space.
 
-    Writes ``scores``, ``layers`` (with a checkpoint), ``partition`` and ``cortex`` (where it is known what a target is) as
-    PNG, PDF and SVG, ``scores.npz`` and ``numbers.json``.
+    Writes ``scores``, ``layers`` (with a checkpoint), ``partition`` and ``cortex`` (where it is known what a target
+    is) as PNG, PDF and SVG, ``scores.npz`` and ``numbers.json``.
 
     Parameters
     ----------
@@ -76,9 +76,7 @@ def run(
         read = time.process_time()
         found = scored_models(subject, spaces, recipe)
         numbers[subject.name] = of_subject(subject, spaces, found, recipe)
-        scores[subject.name] = {
-            name: one.drop_dims("row") for name, one in found.models.items()
-        }
+        scores[subject.name] = {name: one.drop_dims("row") for name, one in found.models.items()}
         seconds[f"{subject.name}, features"] = round(read - start, 2)
         seconds[f"{subject.name}, fits"] = round(time.process_time() - read, 2)
         draw_cortex(subject, found, place)

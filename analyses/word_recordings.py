@@ -93,9 +93,9 @@ def recorded_words(
 ) -> WordRecording:
     """Read every story once, unless its files are there: states at ``sites``, and what was unexpected.
 
-    The same numbers as :func:`~nextlens.analyses.word_features.hidden_states` and ``surprisal_and_entropy`` give, in one
-    pass: laws are what the unembedding makes of the last site. A file is named after the model's weights, the words and
-    the windows, so listeners who heard one story share it; a run that was stopped goes on.
+    The same numbers as :func:`~nextlens.analyses.word_features.hidden_states` and ``surprisal_and_entropy`` give, in
+    one pass: laws are what the unembedding makes of the last site. A file is named after the model's weights, the words
+    and the windows, so listeners who heard one story share it; a run that was stopped goes on.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from nextlens.models.arguments import one_of
 from nextlens.probes.story_folds import GAP, Split, guarded, splits_stories
 from nextlens.probes.story_rows import refuse_unlabelled, row_labels, rows_of_stories, same_rows
 from nextlens.probes.time_only import WIDTHS, time_only
+from nextlens.probes.variance_partition import product_measure
 from nextlens.probes.voxel_nulls import (
     DRAWS,
     Null,
@@ -36,6 +37,9 @@ TARGETS = 2000
 #: Where a fitted estimator may keep a penalty for each target.
 ALPHAS = ("alpha_", "alphas_", "best_alphas_")
 
+#: And R² on the rows that it held out to choose them.
+VALIDATION = ("cv_score_",)
+
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
@@ -50,6 +54,10 @@ class Predicted:
     fold : array of shape (row,)
     alpha : array of shape (fold, target), or None
         The penalty of each target, where the model tells it.
+    validation : array of shape (fold, target), or None
+        R² on rows that the model held out of its training rows to choose penalties, where it tells it.
+    parts : dict of str to array of shape (row, target)
+        What each band adds to the guess, where the model tells it and it was asked for.
     """
 
     truth: Float[np.ndarray, "row target"]
@@ -57,6 +65,8 @@ class Predicted:
     rows: xr.DataArray
     fold: Int[np.ndarray, " row"]
     alpha: Float[np.ndarray, "fold target"] | None = None
+    validation: Float[np.ndarray, "fold target"] | None = None
+    parts: dict[str, Float[np.ndarray, "row target"]] = field(default_factory=dict)
 
     @property
     def stories(self) -> dict[str, Int[np.ndarray, " _"]]:
@@ -78,6 +88,7 @@ def encode(
     widths: Sequence[float] = WIDTHS,
     gap: int = GAP,
     allow_leakage: bool = False,
+    partition: bool = False,
 ) -> xr.Dataset:
     """Fit on some stories, predict others, and say what each score is worth.
 
@@ -106,15 +117,18 @@ def encode(
         Rows of one story at most so many volumes apart are neighbours.
     allow_leakage : bool, default=False
         Whether neighbours may be on both sides, for a demonstration. The result says so.
+    partition : bool, default=False
+        Whether to say what each band of a banded model gives, by the product measure. It holds a prediction a band.
 
     Returns
     -------
     Dataset
         Along ``target``: ``state`` ("kept", "constant", "not finite"; scores of the last two are NaN), ``r``, ``r2``,
         ``p``, ``q``, ``null_q95``, ``ceiling``; ``r_story`` (story, target); ``control_r`` (width, target), 0 where
-        stories are held out whole; ``alpha`` (fold, target) if known; ``prediction`` (row, target). Of the mean
-        over targets kept: ``mean_r``, ``mean_p``, ``mean_null_q95``. ``control_exceeds``: whether time alone
-        scores above the null.
+        stories are held out whole; ``alpha`` and ``validation_r2`` (fold, target) if known; ``prediction`` and
+        ``measured`` (row, target); with ``partition``, ``band_r2`` and ``band_r`` (band, target). Of the mean over
+        targets kept: ``mean_r``, ``mean_p``, ``mean_null_q95``. ``control_exceeds``: whether time alone scores above
+        the null.
 
     Raises
     ------
@@ -132,17 +146,23 @@ def encode(
     kept = states == STATES[0]
     if not kept.any():
         raise ValueError(f"Y has {len(kept)} targets, and none is finite and varies in every story")
-    found = predict(X, Y.isel(target=kept), splits, model=model, response=response)
+    found = predict(X, Y.isel(target=kept), splits, model=model, response=response, partition=partition)
     scores = _scores(found, draw, draws, rng)
     tested = np.sort(np.concatenate([test for _, test in splits]))
     control = _control(X, found, splits, tested, widths)
     scores |= {"control_r": (("width", "target"), control)}
-    if found.alpha is not None:
-        scores["alpha"] = (("fold", "target"), found.alpha)
-    scores["prediction"] = (("row", "target"), found.guess)
+    for name, by_fold in (("alpha", found.alpha), ("validation_r2", found.validation)):
+        if by_fold is not None:
+            scores[name] = (("fold", "target"), by_fold)
+    scores |= {"prediction": (("row", "target"), found.guess), "measured": (("row", "target"), found.truth)}
+    if partition:
+        shares = product_measure(found.truth, found.parts)
+        scores |= {f"band_{name}": (("band", "target"), shares[name].values) for name in ("r2", "r")}
     whole = {name: (dims, _spread_out(values, kept)) for name, (dims, values) in scores.items()}
     result = xr.Dataset(whole | {"state": ("target", states)})
     result = result.assign_coords(_coordinates(Y, found, widths))
+    if partition:
+        result = result.assign_coords(band=list(found.parts))
     result["ceiling"] = _ceiling(ceiling, result.sizes["target"])
     result["control_exceeds"] = result.control_r.max("width") > result.null_q95
     return result.assign_attrs(_protocol(model, cv, null, splits, X, gap, ceiling, states))
@@ -155,13 +175,14 @@ def predict(
     *,
     model: BaseEstimator,
     response: BaseEstimator | None = None,
+    partition: bool = False,
 ) -> Predicted:
-    """Every tested row, predicted by a model that never saw its fold.
+    """Every tested row, predicted by a model that never saw its fold; with ``partition``, by each of its bands.
 
     Raises
     ------
     ValueError
-        If a row is tested twice.
+        If a row is tested twice, or ``partition`` is asked of a model without bands.
     """
     times = np.bincount(np.concatenate([test for _, test in splits]), minlength=len(X))
     if times.max() > 1:
@@ -169,16 +190,20 @@ def predict(
             f"row {int(times.argmax())} is tested {int(times.max())} times; one prediction a row can be scored"
         )
     guess, truth = np.zeros(Y.shape), np.zeros(Y.shape)
-    fold, alphas = np.zeros(len(X), dtype=np.int64), []
+    fold, alphas, validation, parts = np.zeros(len(X), dtype=np.int64), [], [], {}
     for number, (train, test) in enumerate(splits):
         fitted = _fitted(model, X[train], _treated(Y[train], response))
         guess[test] = np.asarray(fitted.predict(X[test])).reshape(len(test), -1)
         truth[test] = _treated(Y[test], response).values
         fold[test] = number
-        alphas.append(_alphas_of(fitted, Y.shape[1]))
+        alphas.append(_told(fitted, ALPHAS, Y.shape[1]))
+        validation.append(_told(fitted, VALIDATION, Y.shape[1]))
+        for name, part in (_parts_of(fitted, X[test]) if partition else {}).items():
+            parts.setdefault(name, np.zeros(Y.shape))[test] = part.reshape(len(test), -1)
     tested = np.flatnonzero(times)
-    alpha = None if any(one is None for one in alphas) else np.array(alphas)
-    return Predicted(truth[tested], guess[tested], row_labels(X)[tested], fold[tested], alpha)
+    by_fold = [None if any(one is None for one in told) else np.array(told) for told in (alphas, validation)]
+    parts = {name: part[tested] for name, part in parts.items()}
+    return Predicted(truth[tested], guess[tested], row_labels(X)[tested], fold[tested], *by_fold, parts)
 
 
 def null_of(found: Predicted, rng: np.random.Generator, *, null: str = "rolling", draws: int = DRAWS) -> Null:
@@ -253,12 +278,24 @@ def _treated(Y: xr.DataArray, response: BaseEstimator | None) -> xr.DataArray:
     return Y if response is None else clone(response).fit_transform(Y)
 
 
-def _alphas_of(fitted: BaseEstimator, n_targets: int) -> Float[np.ndarray, " target"] | None:
-    last = fitted.steps[-1][1] if isinstance(fitted, Pipeline) else fitted
-    for name in ALPHAS:
+def _told(fitted: BaseEstimator, names: Sequence[str], n_targets: int) -> Float[np.ndarray, " target"] | None:
+    """What the estimator keeps for each target under the first of these names that it has."""
+    last = _last(fitted)
+    for name in names:
         if hasattr(last, name):
             return np.broadcast_to(np.asarray(getattr(last, name), dtype=np.float64), n_targets)
     return None
+
+
+def _parts_of(fitted: BaseEstimator, X: xr.DataArray) -> dict[str, np.ndarray]:
+    last = _last(fitted)
+    if not hasattr(last, "predict_bands"):
+        raise ValueError(f"partition=True needs a model with bands, such as BandedRidgeCV; this is {described(last)}")
+    return last.predict_bands(fitted[:-1].transform(X) if isinstance(fitted, Pipeline) else X)
+
+
+def _last(fitted: BaseEstimator) -> BaseEstimator:
+    return fitted.steps[-1][1] if isinstance(fitted, Pipeline) else fitted
 
 
 def _splits(cv: Any, X: xr.DataArray) -> list[Split]:

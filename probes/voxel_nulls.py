@@ -25,6 +25,8 @@ LEAST_SHIFT = 20
 BLOCK = 20
 SHORTEST_BLOCK = 10
 DRAWS = 1000
+#: A sum of squares less than this share of what it is the rest of is rounding.
+ROUNDING = 1e-12
 
 Stories = Sequence[Int[np.ndarray, " _"]]
 
@@ -206,7 +208,7 @@ def difference_interval(
 def _resampled(
     truth: np.ndarray, guess: np.ndarray, blocks: Stories, times: Int[np.ndarray, "draw block"]
 ) -> Float[np.ndarray, "draw target"]:
-    """r of every draw of blocks, from sums of each block; NaN where a draw does not vary."""
+    """r of every draw of blocks, from their sums; 0 where the guess does not vary, NaN where the truth does not."""
     y, g = (values.astype(np.float64) - values.mean(0) for values in (truth, guess))
     n, sy, sg, syy, sgg, syg = (
         times @ np.array([row.sum(0) for row in rows])
@@ -219,8 +221,10 @@ def _resampled(
             [y[at] * g[at] for at in blocks],
         )
     )
-    spread = (syy - sy**2 / n) * (sgg - sg**2 / n)
-    return np.divide(syg - sy * sg / n, np.sqrt(spread.clip(0)), out=np.full(spread.shape, np.nan), where=spread > 0)
+    yy, gg = syy - sy**2 / n, sgg - sg**2 / n
+    varies = (yy > ROUNDING * syy) & (gg > ROUNDING * sgg)
+    found = np.divide(syg - sy * sg / n, np.sqrt((yy * gg).clip(0)), out=np.zeros(yy.shape), where=varies)
+    return np.where(yy > ROUNDING * syy, found, np.nan)
 
 
 def _scaled(truth: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

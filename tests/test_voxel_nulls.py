@@ -204,3 +204,13 @@ def test_fewer_permutations_than_draws_are_met_in_equal_shares():
     _, counts = np.unique(draws, return_counts=True)
     assert len(counts) == comb(3, 1) * 2
     assert counts.min() > 60
+
+
+def test_a_guess_that_says_nothing_has_a_difference_all_the_same():
+    """A constant guess scores 0 in every draw, as it does over all rows."""
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((80, 3))
+    none = np.zeros_like(truth)
+    each, mean = difference_interval(truth, truth, none, [np.arange(40), np.arange(40, 80)], rng, draws=50)
+    np.testing.assert_allclose(each, 1.0)
+    np.testing.assert_allclose(mean, 1.0)

@@ -1,0 +1,255 @@
+"""An encoding run from end to end: what was planted comes out, runs repeat to the bit, and what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from nextlens.analyses import cli
+from nextlens.analyses.encoding import JOINT, RATE, WITHOUT, scored
+from nextlens.analyses.encoding_data import arrays_of, subjects_of
+from nextlens.analyses.encoding_numbers import summary
+from nextlens.analyses.encoding_recipe import EncodingRecipe
+from nextlens.analyses.encoding_result import SCORES, EncodingResult
+from nextlens.analyses.encoding_run import run
+from nextlens.analyses.encoding_spaces import Reader, spaces_of
+from nextlens.analyses.results_folder import NUMBERS
+from nextlens.models.transformer import Transformer
+from nextlens.models.transformer_config import TransformerConfig
+from nextlens.models.vocabulary import Bytes
+from nextlens.probes.word_vectors import WordVectors
+
+SMALL = {"subjects": ("0",), "draws": 60, "alphas": 6, "candidates": 2, "folds": 3}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    place = tmp_path_factory.mktemp("run")
+    return run(EncodingRecipe(**SMALL), place), place
+
+
+def test_every_planted_response_is_recovered_and_the_absent_one_is_not(finished):
+    models = finished[0]["subjects"]["0"]["models"]
+    planted = {name: row["planted"] for name, row in models.items()}
+    assert planted["vectors"]["embedding"] > 0.85
+    assert planted["vectors"]["surprisal"] < 0.3
+    assert planted["surprisal"]["surprisal"] > 0.75
+    assert planted["surprisal"]["embedding"] < 0.15
+    assert planted[JOINT]["embedding"] > 0.85
+    assert planted[JOINT]["surprisal"] > 0.75
+    for row in planted.values():
+        assert abs(row["absent"]) < 0.15
+    assert models[RATE]["mean_p"] > 0.05
+    assert models[JOINT]["mean_p"] == models[JOINT]["least_p"]
+
+
+def test_no_score_comes_without_its_null_its_control_and_its_ceiling(finished):
+    for row in finished[0]["subjects"]["0"]["models"].values():
+        assert np.isfinite([row["mean_r"], row["mean_null_95"], row["mean_p"], row["mean_control_r"]]).all()
+        assert 0.5 < row["mean_ceiling"] <= 1.1
+    said = summary(EncodingRecipe(**SMALL), finished[0], finished[1])
+    assert "repeats of 4" in said
+    assert "by construction" in said
+    assert said.endswith("nextlens encode --subjects 0 --alphas 6 --folds 3 --candidates 2 --draws 60")
+
+
+def test_bands_of_the_joint_fit_sum_to_its_score_and_leaving_one_out_costs_what_it_gave(finished):
+    one = finished[0]["subjects"]["0"]
+    joint = one["models"][JOINT]
+    assert sum(share["r"] for share in joint["bands"].values()) == pytest.approx(joint["mean_r"], abs=1e-9)
+    lost = {gap["other"]: gap for gap in one["differences"] if gap["one"] == JOINT}
+    assert set(lost) == {f"{WITHOUT}vectors", f"{WITHOUT}surprisal"}
+    for gap in lost.values():
+        assert gap["verdict"] == "above"
+        assert gap["interval_95"][0] < gap["difference"] < gap["interval_95"][1]
+
+
+def test_the_result_carries_its_recipe_and_a_run_from_it_gives_the_same_bits(finished, tmp_path):
+    first = EncodingResult.open(finished[1])
+    assert first.recipe == EncodingRecipe(**SMALL)
+    assert EncodingRecipe.from_json(json.loads(json.dumps(first.recipe.as_json()))) == first.recipe
+    run(first.recipe, tmp_path)
+    again = EncodingResult.open(tmp_path)
+    for model, found in first.scores["0"].items():
+        for name in ("r", "p", "q", "null_q95", "ceiling", "r_story"):
+            np.testing.assert_array_equal(found[name].values, again.scores["0"][model][name].values)
+    assert not first.compare(again, JOINT).values.any()
+    assert {p.name for p in tmp_path.glob("*.png")} == {"scores.png", "partition.png"}
+
+
+def test_runs_that_tested_other_stories_are_not_compared(finished, tmp_path):
+    run(EncodingRecipe(**SMALL, tested=("story03",), spaces=("vectors",)), tmp_path)
+    with pytest.raises(ValueError, match="tested other stories"):
+        EncodingResult.open(finished[1]).compare(EncodingResult.open(tmp_path), "vectors")
+    with pytest.raises(KeyError, match="nobody"):
+        EncodingResult.open(finished[1]).compare(EncodingResult.open(tmp_path), "vectors", "nobody")
+
+
+def test_a_damaged_or_missing_result_is_named(finished, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        EncodingResult.open(tmp_path)
+    (tmp_path / NUMBERS).write_bytes((finished[1] / NUMBERS).read_bytes())
+    (tmp_path / SCORES).write_bytes((finished[1] / SCORES).read_bytes()[:500])
+    with pytest.raises(ValueError, match="damaged"):
+        EncodingResult.open(tmp_path)
+
+
+def small_model():
+    config = TransformerConfig(n_tokens=256, n_ctx=512, d_model=8, d_mlp=16, n_layers=2, n_heads=2, seed=0)
+    model = Transformer(config).eval()
+    model.vocabulary = Bytes()
+    return model
+
+
+def test_layers_of_a_model_stand_beside_words_and_are_reduced_on_training_stories_only(tmp_path):
+    recipe = EncodingRecipe(**SMALL, checkpoint="given", components=4, length=512, stride=448, stories=3)
+    reader = Reader(recipe, tmp_path)
+    reader.__dict__["model"] = small_model()
+    (subject,) = subjects_of(recipe)
+    spaces = spaces_of(subject, recipe, reader)
+    assert spaces.sites == ("blocks.0.resid_post", "blocks.1.resid_post")
+    assert recipe.wanted == ("vectors", "surprisal")
+    site = spaces.sites[0]
+    X = spaces.of(site)
+    found = scored(subject, X, recipe, narrowed=site)
+    spoiled = X.copy(data=np.where(np.isin(X.story.values, subject.tested)[:, None], 7.0, X.values))
+    again = scored(subject, spoiled, recipe, narrowed=site)
+    np.testing.assert_array_equal(found.alpha.values, again.alpha.values)
+    np.testing.assert_array_equal(found.validation_r2.values, again.validation_r2.values)
+    assert np.isfinite(found.r.values).all()
+
+
+def arrays(path, **changes):
+    rng = np.random.default_rng(0)
+    story = np.repeat(["a", "b", "c", "d"], 50)
+    onset = np.tile(np.arange(0.5, 99.5, 0.5), 4)
+    given = {
+        "response": rng.standard_normal((200, 5)).astype(np.float32),
+        "story": story,
+        "text": rng.choice(["one", "two", "three"], len(onset)),
+        "word_story": np.repeat(["a", "b", "c", "d"], len(onset) // 4),
+        "onset": onset,
+        "tr": np.array(2.0),
+    }
+    np.savez(path, **(given | changes))
+    return path
+
+
+@pytest.fixture
+def few_vectors(monkeypatch):
+    """Three words in place of the many of a package that need not be there."""
+    vectors = WordVectors(["one", "two", "three"], np.eye(3, dtype=np.float32), "three")
+    monkeypatch.setattr("nextlens.analyses.encoding_data.glove", lambda: vectors)
+
+
+def test_dead_and_broken_targets_of_arrays_are_counted_and_scored_as_nothing(tmp_path, few_vectors):
+    response = np.random.default_rng(1).standard_normal((200, 5)).astype(np.float32)
+    response[3, 1], response[:, 2] = np.nan, 4.0
+    path = arrays(tmp_path / "a.npz", response=response)
+    recipe = EncodingRecipe(data="arrays", folder=str(path), draws=20, alphas=3, folds=2)
+    numbers = run(recipe, tmp_path / "out")
+    (one,) = numbers["subjects"].values()
+    assert one["targets"] == {"kept": 3, "constant": 1, "not finite": 1}
+    assert one["tested"] == ["d"]
+    assert one["ceiling"] == "none: responses were measured once"
+    assert one["models"]["vectors"]["mean_ceiling"] is None
+    found = EncodingResult.open(tmp_path / "out").scores["arrays"]["vectors"]
+    assert np.isnan(found.r.values[1:3]).all()
+    assert "2 left out" in summary(recipe, numbers, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"onset": np.tile(np.arange(0.5, 99.5, 0.5), 4) + 40.0}, "outside the scan"),
+        ({"word_story": np.repeat(["a", "b", "c", "e"], 198)}, "stories that have no rows"),
+        ({"tr": np.array(0.0)}, "tr"),
+        ({"story": np.repeat(["a", "b"], 50)}, "one label per row"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, few_vectors, changes, message):
+    path = arrays(tmp_path / "a.npz", **changes)
+    with pytest.raises(ValueError, match=message):
+        run(EncodingRecipe(data="arrays", folder=str(path), draws=20, alphas=2), tmp_path / "out")
+    assert not (tmp_path / "out" / NUMBERS).exists()
+
+
+def test_files_that_hold_no_arrays_are_named(tmp_path):
+    np.savez(tmp_path / "lacking.npz", response=np.zeros((3, 1)))
+    with pytest.raises(ValueError, match="no array 'story'"):
+        arrays_of(tmp_path / "lacking.npz")
+    np.savez(tmp_path / "objects.npz", response=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match=r"objects.npz"):
+        arrays_of(tmp_path / "objects.npz")
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(ValueError, match=r"cut.npz"):
+        arrays_of(tmp_path / "cut.npz")
+    with pytest.raises(FileNotFoundError, match="none"):
+        arrays_of(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "fmri"}, "data='fmri'"),
+        ({"spaces": ("words",)}, "spaces='words'"),
+        ({"sites": ("embed",)}, "name its checkpoint"),
+        ({"data": "bids", "folder": "x"}, "needs folder, task and subjects"),
+        ({"data": "arrays"}, "npz"),
+        ({"delays": (1, 1)}, "delays"),
+        ({"least_alpha": 10.0, "largest_alpha": 1.0}, "in this order"),
+        ({"null": "shuffled"}, "null='shuffled'"),
+        ({"folds": 1}, "folds=1"),
+    ],
+)
+def test_impossible_recipes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        EncodingRecipe(**options)
+
+
+def test_a_command_gives_back_its_recipe(monkeypatch):
+    recipe = EncodingRecipe(subjects=("0", "1"), spaces=("vectors",), shared=True, delays=(1, 2), seed=3)
+    asked = []
+    monkeypatch.setattr("nextlens.analyses.encoding_run.run", lambda recipe, folder, **_: asked.append(recipe) or {})
+    monkeypatch.setattr("nextlens.analyses.encoding_numbers.summary", lambda *_: "")
+    cli.main(recipe.command.split()[1:])
+    assert asked == [recipe]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--spaces", "entropy", "--subjects", "0"], "language model"),
+        (["--subjects", "first"], "seed"),
+        (["--data", "lebel2023", "--folder", "nowhere"], "nowhere"),
+        (["--subjects", "0", "--tested", "story99"], "story99"),
+    ],
+)
+def test_what_a_user_gets_wrong_ends_in_one_sentence(arguments, message, tmp_path, capsys, few_vectors):
+    with pytest.raises(SystemExit):
+        cli.main(["encode", *arguments, "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert said.startswith("Error: ")
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_a_ceiling_that_cannot_be_told_is_refused(tmp_path, few_vectors):
+    path = arrays(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match="cannot be told"):
+        list(subjects_of(EncodingRecipe(data="arrays", folder=str(path), ceiling="repeats")))
+
+
+def test_only_warnings_about_penalties_are_counted():
+    from nextlens.analyses.encoding import edges_counted
+
+    with warnings.catch_warnings(record=True) as others:
+        warnings.simplefilter("always")
+        with edges_counted() as counted:
+            warnings.warn("of 3 targets 2 chose the least penalty", stacklevel=1)
+            warnings.warn("other", stacklevel=1)
+    assert len(counted) == 1
+    assert [str(one.message) for one in others] == ["other"]
