@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import click
 
+from nextlens.analyses.addition_cli import addition
 from nextlens.analyses.belief_cli import belief
 from nextlens.analyses.checkpoint_cli import checkpoint
 from nextlens.analyses.fractal_cli import downstream, fractal
 from nextlens.analyses.gim_cli import gim
 from nextlens.analyses.induction_cli import induction
+from nextlens.analyses.parity_cli import parity
 from nextlens.analyses.objectives_cli import objectives
 
 
@@ -21,7 +23,7 @@ def nextlens() -> None:
     """What does next-token prediction build inside a model?"""
 
 
-for question in (belief, checkpoint, downstream, fractal, gim, induction, objectives):
+for question in (addition, belief, checkpoint, downstream, fractal, gim, induction, objectives, parity):
     nextlens.add_command(question)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import xarray as xr
@@ -18,6 +20,8 @@ from nextlens.models.tasks.prompted import batch_of
 
 #: Prompts on which a model is measured, and on which it is probed (half of them to fit).
 MEASURED, PROBED = 1024, 2048
+#: Chains on which attention is looked at, and prompts that are answered under steering.
+ALIGNED, STEERED = 256, 256
 
 
 def measured(model: Kernel, task: Parity, rng: np.random.Generator, n_prompts: int = MEASURED) -> xr.Dataset:
@@ -64,8 +68,10 @@ def what_changed(before: Hooked, after: Hooked, task: Parity, rng: np.random.Gen
     xr.Dataset
         ``next_parity`` (model, layer, place) and ``full_parity`` (model, layer): held-out accuracy of a ridge
         classifier of the parity that the next token of the chain says, at each place of the chain; and of the
-        parity of all bits, at the separator. Chance is ½. ``state`` (place): how far the last state moved, mean of
-        ``|h' - h| / |h|``. ``weights`` : the same of all weights together. Place 0 is the separator.
+        parity of all bits, at the separator. Chance is ½. ``aligned`` (model, layer, head): how much each head looks
+        from the k-th token of the chain at the bit that must be added to it, on average. ``state`` (place): how far
+        the last state moved, mean of ``|h' - h| / |h|``. ``weights``: the same of all weights together. Place 0 is
+        the separator.
     """
     drawn = Parity(task.n_bits, 1.0, task.stride).draw(n, rng)
     batch = batch_of(drawn)
@@ -88,6 +94,7 @@ def what_changed(before: Hooked, after: Hooked, task: Parity, rng: np.random.Gen
         {
             "next_parity": (("model", "layer", "place"), np.array(next_parity)),
             "full_parity": (("model", "layer"), np.array(full)),
+            "aligned": (("model", "layer", "head"), np.stack([_aligned(m, task, batch) for m in models.values()])),
             "state": ("place", moved.mean(0)),
             "weights": _moved(before, after),
         },
@@ -103,6 +110,80 @@ def _states(
     with model.watched(*sites) as seen:
         model(batch.to(model.device))
     return np.stack([seen[site][:, n_bits:-1].cpu().numpy() for site in sites], axis=1)
+
+
+@torch.no_grad()
+def _aligned(model: Hooked, task: Parity, batch: Batch) -> Float[np.ndarray, "layer head"]:
+    """Only of chains that say every prefix: the token at ``n_bits + k`` is the parity of k bits, and bit k is added."""
+    sites = [f"blocks.{layer}.attn.pattern" for layer in range(model.config.n_layers)]
+    with model.watched(*sites) as seen:
+        model(batch[:ALIGNED].to(model.device))
+    added = np.arange(1, task.n_bits)
+    return np.stack([seen[site][:, :, task.n_bits + added, added].mean((0, 2)).cpu().numpy() for site in sites])
+
+
+def mode_direction(
+    model: Hooked, task: Parity, site: str, rng: np.random.Generator, n: int = PROBED
+) -> Float[np.ndarray, " width"]:
+    """Mean state at the first token of long answers, less that of short ones.
+
+    All that tells them apart there is whether the token is the first bit: it is in all long answers, and in half of
+    the short ones.
+    """
+    drawn = Parity(task.n_bits, 0.5, task.stride).draw(n, rng)
+    with torch.no_grad(), model.watched(site) as seen:
+        model(batch_of(drawn).to(model.device))
+    states, long = seen[site][:, task.n_bits + 1].cpu().numpy(), drawn.is_long.values
+    return states[long].mean(0) - states[~long].mean(0)
+
+
+def steered(
+    model: Hooked,
+    task: Parity,
+    pushes: Sequence[float],
+    rng: np.random.Generator,
+    *,
+    layer: int = 0,
+    n_prompts: int = STEERED,
+) -> xr.Dataset:
+    """What a model answers if its state at the first token said is pushed along its own :func:`mode_direction`.
+
+    Parameters
+    ----------
+    model : Hooked
+    task : Parity
+    pushes : sequence of float
+        How far, in differences of means; 0 leaves the state as it is.
+    rng : Generator
+    layer : int, default=0
+        After which block.
+    n_prompts : int
+
+    Returns
+    -------
+    xr.Dataset
+        Over ``push``: ``greedy_accuracy``, ``greedy_length`` and ``stop``, as :func:`measured` has them.
+    """
+    site = f"blocks.{layer}.resid_post"
+    direction = torch.from_numpy(mode_direction(model, task, site, rng)).to(model.device)
+    prompts = torch.from_numpy(task.prompts(n_prompts, rng)).to(model.device)
+    first = task.n_bits + 1
+    rows = []
+    for push in pushes:
+
+        def pushed(value: torch.Tensor, push: float = push) -> torch.Tensor:
+            value = value.clone()
+            value[:, first : first + 1] += push * direction
+            return value
+
+        with model.edited(site, pushed):
+            said = complete(model, prompts, task.longest_answer, end=END)
+            stop = _stop(model, task, prompts)
+        judged = task.judged(prompts.cpu().numpy(), said.cpu().numpy())
+        rows.append((float(judged.last_is_right.mean()), float(judged.length.median()), stop))
+    names = ("greedy_accuracy", "greedy_length", "stop")
+    found = {name: ("push", np.array(values)) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+    return xr.Dataset(found, coords={"push": list(pushes)})
 
 
 def _accuracy(X: Float[np.ndarray, "sequence width"], y: Int[np.ndarray, " sequence"]) -> float:

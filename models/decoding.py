@@ -29,6 +29,8 @@ def complete(
 ) -> Int[Tensor, "batch n_new"]:
     """What follows each prompt, token by token; our transformers read each token once, others the whole each time.
 
+    A transformer that is edited reads the whole each time too, so that every token it says is said under the edit.
+
     Parameters
     ----------
     model : Kernel
@@ -90,8 +92,7 @@ def _completed(
 ) -> Int[Tensor, "batch n_new"]:
     out = prompts.new_full((len(prompts), n_new), 0 if end is None else end)
     going = torch.arange(len(prompts), device=prompts.device)
-    keeps = isinstance(model, Transformer) and model.config.positions != "relative"
-    reading = (_ReadingOn if keeps else _ReadingAnew)(model, prompts, positions)
+    reading = (_ReadingOn if _keeps(model) else _ReadingAnew)(model, prompts, positions)
     for step in range(n_new):
         token = _choose(reading.scores(), temperature, rng)
         out[going, step] = token
@@ -103,6 +104,12 @@ def _completed(
             break
         reading.extend(token, keep)
     return out
+
+
+def _keeps(model: Kernel) -> bool:
+    """Whether keys and values can be kept: by our transformers, unless somebody watches or edits them."""
+    plain = isinstance(model, Transformer) and model.config.positions != "relative"
+    return plain and not any(point.fwd_hooks for point in model.hook_dict.values())
 
 
 class _ReadingAnew:

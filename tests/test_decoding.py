@@ -65,6 +65,21 @@ def test_keys_and_values_kept_give_the_scores_of_reading_anew(kind):
         anew.extend(token, keep)
 
 
+@pytest.mark.parametrize("site", ["blocks.0.resid_post", "embed", "ln_final.hook_normalized"])
+def test_what_is_said_under_an_edit_is_what_the_edited_model_says(site):
+    model = MODELS["learned"]
+
+    def turned(value):
+        return -2 * value
+
+    plain = complete(model, PROMPTS, 5)
+    with model.edited(site, turned):
+        expected = slowly(model, PROMPTS, torch.arange(9).expand(6, 9), 5)
+        assert torch.equal(complete(model, PROMPTS, 5), expected)
+    assert not torch.equal(expected, plain)
+    assert torch.equal(complete(model, PROMPTS, 5), plain)
+
+
 def test_samples_follow_the_law_of_the_kernel_at_its_temperature():
     """The golden mean process after a 0, whose next two tokens are enumerated."""
     process = golden_mean()

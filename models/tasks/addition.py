@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Int
 
 from nextlens.models.arguments import at_least, between, one_of
-from nextlens.models.tasks.prompted import BOTH, PromptedTask, labelled
+from nextlens.models.tasks.prompted import BOTH, PromptedStream, PromptedTask, labelled
 
 PLUS, EQUALS, BEGIN, END, PAD = range(10, 15)
 HINTS = 15
@@ -108,7 +108,29 @@ class Addition(PromptedTask):
         lengths = (
             rng.integers(1, self.digits + 1, shape) if digits is None else np.full(shape, at_least("digits", digits, 1))
         )
-        widest = int(lengths.max())
+        return self._with_lengths(lengths, start, rng)
+
+    def batches(self, size: int, rng: np.random.Generator) -> PromptedStream:
+        """As :meth:`PromptedTask.batches`, but the sequences of a batch are equally long: nothing is padded.
+
+        The longest operand has so many digits as in one sequence drawn; those of the others are drawn given that.
+        So each sequence is distributed as from :meth:`draw`, and only those of one batch depend on one another.
+        """
+        at_least("size", size, 1)
+        return PromptedStream(lambda rng: self._alike(size, rng), rng)
+
+    def _alike(self, n_sequences: int, rng: np.random.Generator) -> xr.Dataset:
+        longest = int(rng.integers(1, self.digits + 1, self.n_operands).max())
+        lengths = np.empty((0, self.n_operands), dtype=np.int64)
+        while len(lengths) < n_sequences:
+            more = rng.integers(1, longest + 1, (4 * n_sequences, self.n_operands))
+            lengths = np.concatenate([lengths, more[(more == longest).any(1)]])
+        return self._with_lengths(lengths[:n_sequences], None, rng)
+
+    def _with_lengths(
+        self, lengths: Int[np.ndarray, "sequence operand"], start: int | None, rng: np.random.Generator
+    ) -> xr.Dataset:
+        shape, widest = lengths.shape, int(lengths.max())
         numerals = rng.integers(10, size=(*shape, widest))
         top = np.arange(widest) == lengths[:, :, None] - 1
         leading = rng.integers(1, 10, size=shape)
@@ -135,6 +157,18 @@ class Addition(PromptedTask):
             numerals[at][: lengths[at]] = written[at[0]][at[1]]
         return self._laid_out(numerals, lengths, start, None)
 
+    def of_digits(self, digits: Int[np.ndarray, "sequence operand significance"], *, start: int = 1) -> xr.Dataset:
+        """As :meth:`of`, of numbers given by their digits from the least significant; zeros in front are digits too.
+
+        Raises
+        ------
+        ValueError
+            If something is no digit, the number of operands differs, or the start does not fit.
+        """
+        if digits.shape[1] != self.n_operands or digits.min() < 0 or digits.max() > 9:
+            raise ValueError(f"digits must be 0 .. 9 of n_operands={self.n_operands} numbers a row")
+        return self._laid_out(digits, np.full(digits.shape[:2], digits.shape[2]), start, None)
+
     def spelled(self, tokens: Int[np.ndarray, " time"]) -> str:
         """As a reader would write it; hints as ``<12>``, padding left out."""
         signs = {PLUS: "+", EQUALS: "=", BEGIN: "$", END: "$", PAD: ""}
@@ -142,6 +176,16 @@ class Addition(PromptedTask):
             f"<{token - HINTS}>" if token >= HINTS else signs.get(token, str(token))
             for token in np.asarray(tokens).tolist()
         )
+
+    def refuse_longer(self, digits: int, start: int = 1) -> None:
+        """Raise if sums of ``digits`` find no place in the position table, beginning at ``start``.
+
+        Raises
+        ------
+        ValueError
+            With the longest operands that fit, or the largest start.
+        """
+        between("start", start, 1, self._last_start(digits))
 
     def _sum_digits(self, digits: int) -> int:
         return digits + len(str(self.n_operands - 1))

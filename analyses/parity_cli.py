@@ -1,0 +1,59 @@
+"""``nextlens parity``: reinforcement after next-token training. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nextlens.analyses.answering import answer, numbers_of, running, seeds_of
+
+
+@click.command()
+@click.option("--n-bits", type=int, help="Bits of which the parity is asked.  [default: 16]")
+@click.option("--p-chain", type=float, help="Share of long answers before reinforcement.  [default: 0.25]")
+@click.option("--sweep", help="Other shares, trained on next tokens alone.  [default: 0.3,0.4]")
+@click.option("--n-layers", type=int, help="Blocks of each transformer.  [default: 2]")
+@click.option("--d-model", type=int, help="Width of the residual stream.  [default: 64]")
+@click.option("--n-heads", type=int, help="Heads in each layer.  [default: 4]")
+@click.option("--d-mlp", type=int, help="Hidden units of each MLP.  [default: 128]")
+@click.option("--steps", type=int, help="Steps of next-token training.  [default: 400]")
+@click.option("--batch-size", type=int, help="Sequences in a batch.  [default: 128]")
+@click.option("--learning-rate", type=float, help="The largest of next-token training.  [default: 0.002]")
+@click.option("--early", type=int, help="Step from which reinforcement starts too early.  [default: 100]")
+@click.option("--steps-policy", type=int, help="Steps of GRPO.  [default: 40]")
+@click.option("--n-prompts", type=int, help="Prompts in a batch of GRPO.  [default: 32]")
+@click.option("--group", type=int, help="Answers to each prompt.  [default: 8]")
+@click.option("--rate-policy", type=float, help="Learning rate of GRPO and STaR.  [default: 0.0003]")
+@click.option("--reward", help="What GRPO rewards: end or chain.  [default: end]")
+@click.option("--rounds", type=int, help="Rounds of STaR.  [default: 5]")
+@click.option("--n-samples", type=int, help="Answers sampled in a round.  [default: 1024]")
+@click.option("--epochs", type=int, help="How often those kept are read.  [default: 4]")
+@click.option("--hot", type=float, help="The temperature at which STaR fails.  [default: 3]")
+@click.option("--seeds", metavar="N | A,B,...", help="How many models, or which seeds (3, is seed 3).  [default: 3]")
+@running
+def parity(
+    seeds: str | None,
+    sweep: str | None,
+    out: Any,
+    resume: bool,
+    device: str,
+    jobs: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Does reinforcement create a computation, or does it only decide to use one?
+
+    Trains transformers on the parity of bits, of which a few answers go step by step; then reinforces them, by
+    GRPO and STaR; and compares with the exact theory what they answer, what they hold and what has changed.
+    """
+    from nextlens.analyses.parity_numbers import summary
+    from nextlens.analyses.parity_recipe import ParityRecipe
+    from nextlens.analyses.parity_run import run
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if sweep is not None:
+        chosen["sweep"] = numbers_of("--sweep", sweep, float)
+    recipe = ParityRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
+    names = [f"{recipe.n_bits}-bits"]
+    answer(recipe, run, summary, "parity", names, out=out, resume=resume, device=device, jobs=jobs, as_json=as_json)

@@ -1,0 +1,77 @@
+"""The question on reinforcement as a job: transformers trained on parity and reinforced, in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nextlens.analyses.model_training import progress_bar
+from nextlens.analyses.parity_figures import draw
+from nextlens.analyses.parity_numbers import sum_up
+from nextlens.analyses.parity_recipe import ParityRecipe
+from nextlens.analyses.parity_training import ParitySeed, steps_of, train_and_reinforce
+from nextlens.analyses.results_folder import NUMBERS, begin, write_json
+from nextlens.models.training import over_seeds
+
+
+def run(
+    recipe: ParityRecipe,
+    folder: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    n_jobs: int | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Train, reinforce, probe and steer for each seed; write figures, a checkpoint a training, and ``numbers.json``.
+
+    Parameters
+    ----------
+    recipe : ParityRecipe
+    folder : path
+        Made if need be; results of a finished run of the same recipe in it are replaced.
+    resume : bool, default=False
+        Go on with the unfinished run in ``folder``: trainings that were finished are not done again.
+    device : str, default="cpu"
+    n_jobs : int, optional
+        Seeds at once; as many as there are processors if None.
+    progress : bool, default=False
+
+    Returns
+    -------
+    dict
+        What is written as ``numbers.json``.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written into ``folder``; before any work is done.
+    ValueError
+        If ``folder`` holds what would be lost, or cannot be gone on with.
+    """
+    place = begin(folder, recipe.as_json(), resume=resume)
+    behind = [0] * len(recipe.seeds)
+    with progress_bar(place, behind, steps_of(recipe) * len(recipe.seeds), show=progress) as report:
+        job = partial(_one, recipe=recipe, folder=place, resume=resume, device=device, report=report)
+        found = over_seeds(job, range(len(recipe.seeds)), n_jobs=n_jobs)
+    results = dict(zip(recipe.seeds, found, strict=True))
+    numbers = sum_up(recipe, results)
+    draw(recipe, results, place)
+    write_json(place / NUMBERS, numbers)
+    return numbers
+
+
+def _one(
+    number: int,
+    *,
+    recipe: ParityRecipe,
+    folder: Path,
+    resume: bool,
+    device: str,
+    report: Callable[[int, int], None] | None,
+) -> ParitySeed:
+    tell = None if report is None else partial(report, number)
+    return train_and_reinforce(recipe, recipe.seeds[number], folder, resume=resume, device=device, report=tell)
