@@ -17,7 +17,7 @@ from nextlens.models.kernel import Kernel
 from nextlens.models.objectives.next_latent import NextLatent
 from nextlens.models.objectives.registers import WithoutRegister
 from nextlens.models.processes import Process
-from nextlens.models.recording import beliefs, record
+from nextlens.models.recording import beliefs, device_of, record
 from nextlens.probes.belief import BeliefProbe, held_out
 from nextlens.probes.geometry import effective_rank
 from nextlens.probes.ridge import r2
@@ -36,7 +36,7 @@ def kl_to_exact(model: Kernel, process: Process, tokens: Int[np.ndarray, "sequen
     """Mean over positions of ``KL(exact law ‖ the model's)`` of the next token, in nats; the register apart."""
     batch = Batch.from_tokens(tokens)
     exact = process.log_probs(batch)
-    said = WithoutRegister(model).log_probs(batch.to(getattr(model, "device", None))).cpu().double()
+    said = WithoutRegister(model).log_probs(batch.to(device_of(model, batch))).cpu().double()
     return float(kl(exact, said).mean())
 
 
@@ -136,9 +136,8 @@ def bayesian_updater(
     probe = BeliefProbe().fit(X.astype(np.float64), Y, groups=groups)
     batch = Batch.from_tokens(process.sample(WORDS, longer + 1, rng))
     truth = process.beliefs(batch.tokens.numpy())
-    device = getattr(model, "device", None)
     with model.watched(objective.site, objective.embedding_site) as seen:
-        model(batch.to(device))
+        model(batch.to(device_of(model, batch)))
     h, e = seen[objective.site], seen[objective.embedding_site]
     said = _predicted(probe, h)
     step = _predicted(probe, objective.dynamics(h[:, : length - 1], e[:, 1:length]))

@@ -22,8 +22,8 @@ training = options(
     click.option("--n-layers", type=int, help="Blocks of the transformer."),
     click.option("--d-model", type=int, help="Width of the residual stream."),
     click.option("--n-heads", type=int, help="Heads in each block."),
-    click.option("--every", type=int, help="Steps between two looks."),
 )
+EVERY = click.option("--every", type=int, help="Steps between two looks.  [default: 50]")
 
 
 @click.group()
@@ -48,6 +48,7 @@ def objectives() -> None:
 @click.option("--ahead", type=int, help="Tokens that registers and heads look ahead at most.  [default: 4]")
 @click.option("--roll-out", type=int, help="Steps over which NextLat's dynamics is trained.  [default: 1]")
 @click.option("--share", type=float, help="Of registers in the loss.  [default: 0.3]")
+@EVERY
 @training
 @SEEDS
 @running
@@ -92,6 +93,7 @@ def hmm(
 @click.option("--share", type=float, help="Of registers in the loss.  [default: 0.5]")
 @click.option("--weight-decay", type=float, help="Of AdamW.  [default: 0.1]")
 @click.option("--solved-at", type=float, help="Share of graphs solved at which a seed stops.  [default: 0.99]")
+@EVERY
 @training
 @SEEDS
 @running
@@ -118,3 +120,46 @@ def star_graph(
     names = ["star-graph", objective.replace(" ", "-")]
     running_how = {"out": out, "resume": resume, "device": device, "jobs": jobs, "as_json": as_json}
     answer(recipe, run, summary, "objectives", names, **running_how)
+
+
+@objectives.command("street-grid")
+@click.option(
+    "--objectives",
+    "names",
+    metavar="A,B,...",
+    help="next-token, multi-token, joint multi-token, next-latent, registers",
+)
+@click.option("--height", type=int, help="Of the town, in crossings.  [default: 5]")
+@click.option("--width", type=int, help="Of the town, in crossings.  [default: 5]")
+@click.option("--one-way", type=float, help="Share of streets that are one-way.  [default: 0.3]")
+@click.option("--wander", type=float, help="Share of moves made at random.  [default: 0.5]")
+@click.option("--longest", type=int, help="Moves of a ride at most.  [default: 20]")
+@click.option("--ahead", type=int, help="Steps rolled out, and tokens looked ahead at most.  [default: 4]")
+@click.option("--share", type=float, help="Of registers in the loss.  [default: 0.3]")
+@click.option("--weight-decay", type=float, help="Of AdamW.  [default: 0.01]")
+@training
+@SEEDS
+@running
+def street_grid(
+    names: str | None,
+    seeds: str | None,
+    out: Any,
+    resume: bool,
+    device: str,
+    jobs: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Does a model that drives through a town know the town?
+
+    Trains transformers with each objective on rides through a grid of partly one-way streets; five measures of each in
+    one table: next-token test, valid trajectories, sequence compression, effective latent rank, detour robustness.
+    """
+    from nextlens.analyses.objectives_grid_run import GridRecipe, run, summary
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if names is not None:
+        chosen["objectives"] = tuple(name.strip() for name in names.split(","))
+    recipe = GridRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
+    running_how = {"out": out, "resume": resume, "device": device, "jobs": jobs, "as_json": as_json}
+    answer(recipe, run, summary, "objectives-street-grid", **running_how)

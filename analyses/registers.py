@@ -13,6 +13,7 @@ from nextlens.models.batch import Batch
 from nextlens.models.hooked import Hooked
 from nextlens.models.objectives.registers import interleave_registers
 from nextlens.models.processes import Process
+from nextlens.models.recording import device_of
 from nextlens.probes.belief import held_out
 
 
@@ -94,9 +95,9 @@ def _at_registers(
     at: Bool[Tensor, " longer"] = batch.tokens[0] == register
     positions = batch.positions.clone()
     positions[:, at] += claimed - ahead
-    device = getattr(model, "device", None)
+    batch = batch.with_(positions=positions)
     with model.watched(FINAL) as seen:
-        logits = model(batch.with_(positions=positions).to(device))
+        logits = model(batch.to(device_of(model, batch)))
     host = at.roll(-1)
     laws = logits[:, at, :-1].log_softmax(-1).cpu().double()
     return laws, *(seen[FINAL][:, places].cpu().double().numpy() for places in (at, host))

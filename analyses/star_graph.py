@@ -11,6 +11,7 @@ from sklearn.linear_model import RidgeClassifier
 from nextlens.models.decoding import complete
 from nextlens.models.hooked import Hooked
 from nextlens.models.kernel import Kernel
+from nextlens.models.recording import device_of
 from nextlens.models.tasks.prompted import answer_start, batch_of, prompts_of
 from nextlens.models.tasks.star_graph import CleverHans, clever_hans
 
@@ -23,11 +24,10 @@ PLACES = {"leaf": -2, "=": -1, "centre": 0}
 
 def answered(model: Kernel, drawn: xr.Dataset) -> CleverHans:
     """What a model says of these graphs, greedily and by itself, beside what it says after true prefixes."""
-    device = getattr(model, "device", None)
-    prompts = prompts_of(drawn).to(device)
-    positions = torch.from_numpy(drawn.positions.values[:, :-1].copy()).to(device)
-    said = complete(model, prompts, drawn.path.shape[1], positions=positions)
-    return clever_hans(model, drawn, said, batch_of(drawn).to(device))
+    batch = batch_of(drawn)
+    batch = batch.to(device_of(model, batch))
+    said = complete(model, prompts_of(drawn).to(batch.device), drawn.path.shape[1], positions=batch.positions)
+    return clever_hans(model, drawn, said, batch)
 
 
 def plan_by_block(model: Hooked, drawn: xr.Dataset) -> xr.Dataset:
@@ -70,7 +70,8 @@ def plan_by_block(model: Hooked, drawn: xr.Dataset) -> xr.Dataset:
 
 @torch.no_grad()
 def _residuals(model: Hooked, drawn: xr.Dataset, sites: list[str]) -> list[Float[np.ndarray, "sequence time width"]]:
-    batch = batch_of(drawn).to(getattr(model, "device", None))
+    batch = batch_of(drawn)
+    batch = batch.to(device_of(model, batch))
     parts: list[list[np.ndarray]] = [[] for _ in sites]
     for start in range(0, len(batch), 500):
         with model.watched(*sites) as seen:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from nextlens.analyses import next_latent, objectives_measures, objectives_recipe, star_graph, star_graph_training
+from nextlens.analyses.displays import style
 from nextlens.analyses.displays.plan import PlanDisplay
 from nextlens.analyses.displays.staircase import StaircaseDisplay
 from nextlens.analyses.objectives_cli import objectives
@@ -49,6 +51,7 @@ def few(monkeypatch):
     monkeypatch.setattr(objectives_measures, "MEASURED", 32)
     monkeypatch.setattr(objectives_recipe, "FOLLOWED", 32)
     monkeypatch.setattr(next_latent, "WORDS", 32)
+    monkeypatch.setattr(style, "save", partial(style.save, formats=("png",)))
     for module in (star_graph, star_graph_training):
         monkeypatch.setattr(module, "PROBED", 200)
     monkeypatch.setattr(star_graph_training, "MEASURED", 32)
