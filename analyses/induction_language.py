@@ -100,9 +100,9 @@ def compared(
     Returns
     -------
     dict
-        ``difference``; ``interval_95`` over stretches; ``interval_95_documents``, None of a single document;
-        ``predictions``; ``verdict``: ``"above"`` or ``"below"`` if the interval over stretches has 0 outside,
-        else ``"not told apart"``.
+        ``difference``; ``interval_95`` over stretches and ``verdict``: ``"above"`` or ``"below"`` if it has 0 outside,
+        else ``"not told apart"``; ``interval_95_documents`` and ``verdict_documents``, the same over documents, None of
+        a single one; ``predictions``.
 
     Raises
     ------
@@ -119,13 +119,24 @@ def compared(
     low, high = interval_95(document_means(gap[None], data.stretch.values[keep], rng=rng, draws=draws)[:, 0])
     document = np.unique(data.document.values[keep], return_inverse=True)[1]
     wide = interval_95(document_means(gap[None], document, rng=rng, draws=draws)[:, 0]) if document.max() else None
+    return _compared(float(gap.mean()), (low, high), wide, int(keep.sum()))
+
+
+def _compared(
+    difference: float, narrow: tuple[Any, Any], wide: tuple[Any, Any] | None, predictions: int
+) -> dict[str, Any]:
     return {
-        "difference": float(gap.mean()),
-        "interval_95": [float(low), float(high)],
+        "difference": difference,
+        "interval_95": [float(end) for end in narrow],
         "interval_95_documents": wide and [float(end) for end in wide],
-        "predictions": int(keep.sum()),
-        "verdict": "above" if low > 0 else "below" if high < 0 else "not told apart",
+        "predictions": predictions,
+        "verdict": _verdict(*narrow),
+        "verdict_documents": wide and _verdict(*wide),
     }
+
+
+def _verdict(low: Any, high: Any) -> str:
+    return "above" if low > 0 else "below" if high < 0 else "not told apart"
 
 
 def by_length(
@@ -173,29 +184,24 @@ def rises_with_length(
     Returns
     -------
     dict
-        ``difference``, the slope: accuracy gained each time that ``1 + n`` doubles; its intervals over stretches and,
-        where they are given, over documents; and ``verdict`` as of :func:`compared`.
+        ``difference``, the slope: accuracy gained each time that ``1 + n`` doubles; its intervals and verdicts as of
+        :func:`compared`, over documents where they are given.
     """
     x = np.log2(1.0 + length)
     moments = np.stack([np.ones_like(x), x, right, x * right, x * x])
 
-    def interval(groups: np.ndarray) -> list[float]:
+    def interval(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         _, x_mean, y_mean, xy, xx = document_means(moments, groups, rng=rng, draws=draws).T
         spread = xx - x_mean**2
         drawn = np.where(spread > 0, (xy - x_mean * y_mean) / np.where(spread > 0, spread, 1), 0)
-        return [float(end) for end in interval_95(drawn)]
+        return interval_95(drawn)
 
-    low, high = interval(stretch)
+    narrow = interval(stretch)
     document = None if documents is None else np.unique(documents, return_inverse=True)[1]
     whole = np.var(x)
     slope = float(np.mean((x - x.mean()) * (right - right.mean())) / whole) if whole else 0.0
-    return {
-        "difference": slope,
-        "interval_95": [low, high],
-        "interval_95_documents": None if document is None or not document.max() else interval(document),
-        "predictions": len(x),
-        "verdict": "above" if low > 0 else "below" if high < 0 else "not told apart",
-    }
+    wide = None if document is None or not document.max() else interval(document)
+    return _compared(slope, narrow, wide, len(x))
 
 
 def by_source(answers: Answers, threshold: Any, scores: Scores) -> dict[str, dict[str, float]]:

@@ -71,7 +71,7 @@ def thresholds(numbers: Mapping[str, Any]) -> CurvesDisplay:
         },
         xlabel="threshold, tokens",
         ylabel="expected accuracy, %",
-        caption="validated text; beside each name the threshold chosen; bands: 95 % over stretches",
+        caption="validated text; beside each name the threshold chosen; bands: 95 % over documents",
     ).plot()
 
 

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from nextlens.models.arguments import at_least, between
 from nextlens.models.hooked import Hooked
 from nextlens.models.induction.context_features import ResidualFeatures
+from nextlens.models.induction.scores import Scores, score_laws
+from nextlens.models.induction.votes import Votes
 from nextlens.models.tasks.corpus import Corpus
 
 #: Weights and temperatures that are tried.
@@ -19,6 +21,8 @@ WEIGHTS = np.linspace(0, 0.95, 20)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
 #: Neighbours that vote, and documents' tokens that are read for them at a time.
 NEIGHBOURS, READ = 64, 8192
+#: Rows whose dense laws are held at a time.
+ROWS = 128
 #: Keys, at most, whose nearest other key gives the unit of distance.
 SAMPLED = 512
 
@@ -85,22 +89,29 @@ class Datastore:
         return torch.cat(far).double().numpy(), torch.cat(near).numpy()
 
 
-def neighbour_laws(
-    distance: Float[np.ndarray, "query k"], following: Int[np.ndarray, "query k"], temperature: float, n_tokens: int
-) -> Float[np.ndarray, "query token"]:
-    """``p(y)`` is the share of ``exp(-distance / temperature)`` of the neighbours that ``y`` follows."""
+def neighbour_votes(
+    distance: Float[np.ndarray, "query k"], following: Int[np.ndarray, "query k"], temperature: float
+) -> Votes:
+    """The weight of ``y`` is the sum of ``exp(-(distance - nearest) / temperature)`` of the neighbours it follows."""
     weight = np.exp(-(distance - distance[:, :1]) / temperature)
-    laws = np.zeros((len(distance), n_tokens))
-    np.add.at(laws, (np.arange(len(distance))[:, None], following), weight / weight.sum(1, keepdims=True))
-    return laws
+    rows = []
+    for tokens, weights in zip(following, weight, strict=True):
+        token, which = np.unique(tokens, return_inverse=True)
+        rows.append((0, token, np.bincount(which, weights)))
+    return Votes.of_rows(rows)
 
 
-def mixed(
-    one: Float[np.ndarray, "row token"], other: Float[np.ndarray, "row token"], weight: float
-) -> Float[np.ndarray, "row token"]:
-    """``(1 - weight) one + weight other``."""
+def mixed_scores(
+    own: Float[np.ndarray, "row token"], votes: Votes, weight: float, targets: Int[np.ndarray, " row"]
+) -> Scores:
+    """Of ``(1 - weight) own + weight votes``, a few rows at a time."""
     between("weight", weight, 0, 1)
-    return (1 - weight) * one + weight * other
+    parts = []
+    for first in range(0, len(own), ROWS):
+        rows = np.arange(first, min(first + ROWS, len(own)))
+        pointed = votes.take(rows).probabilities(own.shape[1])
+        parts.append(score_laws((1 - weight) * own[rows] + weight * pointed, targets[rows]))
+    return Scores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def best_weight(one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"]) -> tuple[float, float]:

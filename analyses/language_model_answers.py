@@ -19,8 +19,8 @@ from nextlens.models.induction.residual_head import ResidualHead
 from nextlens.models.induction.scores import Scores, score_laws
 from nextlens.models.induction.votes import Votes
 
-#: Laws are kept for mixing where the vocabulary is no larger.
-MIXED = 16_384
+#: Laws are kept for mixing where all of them take no more bytes.
+KEPT = 2**30
 #: The matcher that compares a model's next-token laws, and the site at which it would be.
 OWN_LAWS = "own laws"
 
@@ -36,7 +36,7 @@ class ModelAnswers:
     similar : dict of str to Votes
         Of each matcher made of it.
     laws : Float[np.ndarray, "prediction token"], optional
-        Its next-token laws, where the vocabulary is small enough to keep them.
+        Its next-token laws, where they are small enough to keep.
     keys : Float[np.ndarray, "prediction feature"]
         What passes before the unembedding.
     """
@@ -110,7 +110,7 @@ def model_answers(
         said = parts[OWN_LAWS][stretches.positions].double().exp().cpu().numpy()
         scores.append(score_laws(said, tokens[stretches.positions + 1]))
         keys.append(parts[everything.sites[-1]][stretches.positions].cpu().numpy())
-        if model.n_tokens <= MIXED:
+        if 4 * model.n_tokens * len(stretches.targets) <= KEPT:
             laws.append(said.astype(np.float32))
         for name, features, distance in _matchers(everything, parts, heads or {}, own_laws):
             matcher = FuzzyInduction(

@@ -17,11 +17,12 @@ from nextlens.analyses.language_recipe import LanguageRecipe, Texts, named
 from nextlens.analyses.language_stretches import Stretches
 from nextlens.analyses.results_folder import NUMBERS
 
+VERDICTS = {"above": "yes", "below": "NO ", "not told apart": " ? "}
 PROTOCOL = (
     "next-token accuracy; strict: of equally probable tokens the lowest id; inclusive: every tie counts as right "
     "unless the law is uniform (the published rule); expected: one over the number of ties. bits: -log2 p, pointing "
     "models mixed with a uniform floor fitted on validated text. Intervals: 95 %, stretches of text drawn anew, "
-    "paired over models"
+    "paired over models; beside them documents drawn anew"
 )
 
 
@@ -103,6 +104,8 @@ def summary(recipe: LanguageRecipe, numbers: Mapping[str, Any], folder: Path) ->
         )
     chosen = numbers["chosen_on_validated_text"]["fuzzy"]["chosen"]
     lines.append(f"fuzzy is: {chosen}, the best matcher on validated text")
+    if "mixtures" in numbers["chosen_on_validated_text"]:
+        lines.append(f"mixtures with the language model, and kNN-LM: {numbers['chosen_on_validated_text']['mixtures']}")
     for name, fit in numbers["thresholds"].items():
         own = numbers["by_source"][name]
         shares = ", ".join(f"{source} {100 * one['share']:.0f} %" for source, one in own.items())
@@ -113,7 +116,7 @@ def summary(recipe: LanguageRecipe, numbers: Mapping[str, Any], folder: Path) ->
         )
     if accuracy["fuzzy"]["expected"]["mean"] < accuracy["exact"]["expected"]["mean"]:
         lines.append("note: fuzzy is below exact, so the matcher is weak, or the text repeats itself word by word")
-    lines.append("claims, difference in points [95 %] under strict and tie-inclusive scoring:")
+    lines.append("claims, difference in points [95 % over stretches] under strict and tie-inclusive scoring:")
     lines += claim_lines(numbers["claims"])
     lines.append(f"look at    {folder / 'accuracy.png'}, then by_length.png, thresholds.png and {NUMBERS} beside it")
     lines.append(f"repeat     {recipe.command}")
@@ -146,10 +149,12 @@ def percent(one: Mapping[str, Any]) -> str:
 
 
 def points(one: Mapping[str, Any]) -> str:
-    """A difference with its interval, and whether it holds."""
-    low, high = one["interval_95"]
-    verdict = {"above": "yes", "below": "NO ", "not told apart": " ? "}[one["verdict"]]
-    return f"{100 * one['difference']:+5.1f} [{100 * low:+5.1f}, {100 * high:+5.1f}] {verdict}"
+    """A difference with its interval over stretches, whether it holds, and over documents where that is otherwise."""
+    (low, high), over_documents = one["interval_95"], one["verdict_documents"]
+    said = f"{100 * one['difference']:+5.1f} [{100 * low:+5.1f}, {100 * high:+5.1f}] {VERDICTS[one['verdict']]}"
+    return (
+        said if over_documents in (None, one["verdict"]) else f"{said}(documents: {VERDICTS[over_documents].strip()})"
+    )
 
 
 def _by_document(data: xr.Dataset) -> dict[str, dict[str, float]]:

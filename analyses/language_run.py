@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from nextlens.analyses.induction_language import by_length, by_source, scored
 from nextlens.analyses.language_claims import FITTED, PUBLISHED, claims, gim_name
@@ -21,8 +21,8 @@ from nextlens.analyses.language_mixtures import (
     TEMPERATURES,
     Datastore,
     best_weight,
-    mixed,
-    neighbour_laws,
+    mixed_scores,
+    neighbour_votes,
 )
 from nextlens.analyses.language_model_answers import ModelAnswers, model_answers, read_before
 from nextlens.analyses.language_models import MATCHING_MODEL, Matchers, distilled, read_texts_and_teacher, sites_of
@@ -198,7 +198,7 @@ def _read(
     with found.timed("exact"):
         context = stretches.windowed_votes(ExactInduction(corpus.n_tokens))
     with found.timed("infini-gram"):
-        counted = {name: stretches.votes(one) for name, one in corpora.items()}
+        counted = {name: stretches.windowed_votes(one) for name, one in corpora.items()}
     return Read(stretches, said, context, similar, counted, corpus.n_tokens)
 
 
@@ -242,37 +242,35 @@ def _baselines(
     found.scores[f"Kneser-Ney {recipe.order}-gram"] = _scores_of(counted, tested.stretches)
     found.scores["teacher"] = tested.model.scores
     if tested.model.laws is None:
+        found.notes["mixtures"] = "none: laws of this many tokens are not kept"
         return
-    others = {"teacher and GIM": tuple(_gim_laws(found, split, tested) for split in (validated, tested))}
+    others = {"teacher and GIM": tuple(_gim_votes(found, split, tested) for split in (validated, tested))}
     if recipe.datastore:
         store = Datastore.of(model, corpus, recipe.datastore, sites_of(model)[-1])
         near = [store.nearest(split.model.keys) for split in (validated, tested)]
-        targets = validated.stretches.targets
-        tried = {}
-        for temperature in TEMPERATURES:
-            law = neighbour_laws(*near[0], temperature, corpus.n_tokens)
-            tried[temperature] = best_weight(_of(validated.model.laws, targets), _of(law, targets))[1]
+        tried = {
+            one: best_weight(
+                validated.model.scores.probability, _probability(neighbour_votes(*near[0], one), validated)
+            )[1]
+            for one in TEMPERATURES
+        }
         temperature = min(tried, key=lambda one: tried[one])
-        others["kNN-LM"] = tuple(neighbour_laws(*one, temperature, corpus.n_tokens) for one in near)
+        others["kNN-LM"] = tuple(neighbour_votes(*one, temperature) for one in near)
         found.notes["kNN-LM"] = {"temperature": temperature, "places": len(store.keys)}
     for name, (there, here) in others.items():
-        targets = validated.stretches.targets
-        weight, _ = best_weight(_of(validated.model.laws, targets), _of(there, targets))
+        weight, _ = best_weight(validated.model.scores.probability, _probability(there, validated))
         found.notes.setdefault(name, {})["weight"] = weight
-        found.scores[name] = score_laws(mixed(tested.model.laws, here, weight), tested.stretches.targets)
+        found.scores[name] = mixed_scores(tested.model.laws, here, weight, tested.stretches.targets)
 
 
-def _gim_laws(found: Found, split: Read, tested: Read) -> Float[np.ndarray, "prediction token"]:
+def _gim_votes(found: Found, split: Read, tested: Read) -> Votes:
     """What the GIM with all references says, at its fitted threshold."""
     reference = list(tested.corpus)[-1]
-    votes = split.answers(reference, found.notes["fuzzy"]["chosen"]).votes(found.fits[reference].threshold)
-    return votes.probabilities(split.n_tokens)
+    return split.answers(reference, found.notes["fuzzy"]["chosen"]).votes(found.fits[reference].threshold)
 
 
-def _of(
-    laws: Float[np.ndarray, "prediction token"], targets: Int[np.ndarray, " prediction"]
-) -> Float[np.ndarray, " prediction"]:
-    return laws[np.arange(len(laws)), targets].astype(np.float64)
+def _probability(votes: Votes, split: Read) -> Float[np.ndarray, " prediction"]:
+    return votes.probability_of(split.stretches.targets, split.n_tokens)
 
 
 def _scores_of(counted: KneserNey, stretches: Stretches) -> Scores:
