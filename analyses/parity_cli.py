@@ -20,7 +20,7 @@ from nextlens.analyses.answering import answer, numbers_of, running, seeds_of
 @click.option("--steps", type=int, help="Steps of next-token training.  [default: 400]")
 @click.option("--batch-size", type=int, help="Sequences in a batch.  [default: 128]")
 @click.option("--learning-rate", type=float, help="The largest of next-token training.  [default: 0.002]")
-@click.option("--early", type=int, help="Step from which reinforcement starts too early.  [default: 100]")
+@click.option("--early", type=int, help="Step from which reinforcement starts too early.  [default: 60]")
 @click.option("--steps-policy", type=int, help="Steps of GRPO.  [default: 40]")
 @click.option("--n-prompts", type=int, help="Prompts in a batch of GRPO.  [default: 32]")
 @click.option("--group", type=int, help="Answers to each prompt.  [default: 8]")

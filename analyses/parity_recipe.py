@@ -33,7 +33,7 @@ class ParityRecipe(WrittenRecipe):
     n_layers, d_model, n_heads, d_mlp : int
         Of every transformer; learned positions.
     steps, batch_size, learning_rate
-        Of next-token training, with Adam on fresh data; the rate rises over 50 steps, then falls to a tenth.
+        Of next-token training, with Adam on fresh data; the rate rises over 50 steps, then falls to 0.
     early : int
         The step of next-token training at which reinforcement starts too early.
     steps_policy, n_prompts, group, rate_policy, reward
@@ -61,7 +61,7 @@ class ParityRecipe(WrittenRecipe):
     steps: int = 400
     batch_size: int = 128
     learning_rate: float = 2e-3
-    early: int = 100
+    early: int = 60
     steps_policy: int = 40
     n_prompts: int = 32
     group: int = 8

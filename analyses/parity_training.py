@@ -169,7 +169,7 @@ def _pretrained(one: _Seed, task: Parity, moments: Path | None) -> Trained:
     if moments is not None:
         wanted |= set(np.geomspace(max(1, recipe.steps / 16), recipe.steps, MOMENTS).round().astype(int).tolist())
     stream = task.batches(recipe.batch_size, np.random.default_rng([one.seed, DATA]))
-    schedule = warmup_cosine(recipe.steps, warmup=min(50, recipe.steps // 10), final=0.1)
+    schedule = warmup_cosine(recipe.steps, warmup=min(50, recipe.steps // 10))
     adam = partial(torch.optim.Adam, lr=recipe.learning_rate, fused=True)
     for step in train(model, stream, steps=recipe.steps, optimiser=adam, schedule=schedule, clip=1.0):
         one.step()
