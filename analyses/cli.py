@@ -10,11 +10,12 @@ import click
 from nextlens.analyses.addition_cli import addition
 from nextlens.analyses.belief_cli import belief
 from nextlens.analyses.checkpoint_cli import checkpoint
+from nextlens.analyses.compare_cli import compare, tokenizations
 from nextlens.analyses.fractal_cli import downstream, fractal
 from nextlens.analyses.gim_cli import gim
 from nextlens.analyses.induction_cli import induction
-from nextlens.analyses.parity_cli import parity
 from nextlens.analyses.objectives_cli import objectives
+from nextlens.analyses.parity_cli import parity
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -23,7 +24,7 @@ def nextlens() -> None:
     """What does next-token prediction build inside a model?"""
 
 
-for question in (addition, belief, checkpoint, downstream, fractal, gim, induction, objectives, parity):
+for question in (addition, belief, checkpoint, compare, downstream, fractal, gim, induction, objectives, parity, tokenizations):
     nextlens.add_command(question)
 
 

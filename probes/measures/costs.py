@@ -46,9 +46,12 @@ class Growth(NamedTuple):
     slopes: Float[np.ndarray, " step"]
 
 
-def attention_flops(time: int, d_model: int, d_attention: int) -> int:
-    """Of one attention layer: four projections, all ``time²`` scores, and their weighted values."""
-    return 8 * time * d_model * d_attention + 4 * time**2 * d_attention
+def attention_flops(time: int, d_model: int, d_attention: int, *, relative: bool = False) -> int:
+    """Of one attention layer: four projections, all ``time²`` scores, and their weighted values.
+
+    Tables of relative positions on keys and values multiply by as many again.
+    """
+    return 8 * time * d_model * d_attention + (8 if relative else 4) * time**2 * d_attention
 
 
 def forward_flops(
@@ -60,6 +63,7 @@ def forward_flops(
     d_mlp: int,
     d_attention: int | None = None,
     n_matrices: int = 2,
+    relative: bool = False,
     sequences: int = 1,
 ) -> int:
     """``L (8 T d d_a + 4 T² d_a + 2 n T d d_mlp) + 2 T d V``: what torch's counter counts of a forward pass.
@@ -72,6 +76,8 @@ def forward_flops(
         Width of all heads together; ``d_model`` if None.
     n_matrices : int, default=2
         Of each MLP; 3 if it is gated.
+    relative : bool, default=False
+        Whether positions are tables of offsets, on keys and values.
     sequences : int, default=1
 
     Examples
@@ -81,7 +87,10 @@ def forward_flops(
     """
     for name, value in (("time", time), ("n_tokens", n_tokens), ("d_model", d_model), ("sequences", sequences)):
         at_least(name, value, 1)
-    layer = attention_flops(time, d_model, d_attention or d_model) + 2 * n_matrices * time * d_model * d_mlp
+    layer = (
+        attention_flops(time, d_model, d_attention or d_model, relative=relative)
+        + 2 * n_matrices * time * d_model * d_mlp
+    )
     return sequences * (n_layers * layer + 2 * time * d_model * n_tokens)
 
 

@@ -80,7 +80,7 @@ def influence(
         If a lag has no past that is possible.
     """
     weight = np.full(len(log_rows), 1 / len(log_rows)) if weight is None else weight / weight.sum()
-    apart = total_variation(log_rows[None, :, None], changed)
+    apart = total_variation(np.broadcast_to(log_rows[None, :, None], changed.shape), changed)
     there = ~np.isnan(apart)
     if not there.any((1, 2)).all():
         raise ValueError(f"lag {1 + int(there.any((1, 2)).argmin())} has no past that is possible with another token")

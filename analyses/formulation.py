@@ -1,0 +1,228 @@
+"""One table for any kernels: how far from a known process, how well calibrated, and what deployment does to a law."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from nextlens.analyses.self_similarity_reading import CELLS
+from nextlens.models.arguments import at_least
+from nextlens.models.batch import Batch
+from nextlens.models.chunks import device_of
+from nextlens.models.decoding import complete
+from nextlens.models.kernel import Kernel
+from nextlens.models.processes import Process
+from nextlens.probes import measures
+
+#: Sequences drawn anew for a standard error.
+DRAWS = 400
+#: What a law that forbids is mixed with before a divergence from it is taken; said beside the number.
+FLOOR = 1e-6
+
+
+class Estimate(NamedTuple):
+    """A mean over sequences, and its standard error by sequences drawn anew."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a kernel said of sequences, position by position, in nats; no row is kept whole.
+
+    Attributes
+    ----------
+    surprisal, entropy, confidence : Float[np.ndarray, "sequence position"]
+        Of the target; of the law; the largest probability.
+    right : Bool[np.ndarray, "sequence position"]
+        Whether the most probable token came.
+    against : dict of str to Float[np.ndarray, "sequence position"]
+        Where the truth is known: ``divergence`` KL(truth‖kernel), floored if the kernel forbids; ``variation``;
+        ``forbidden``, the probability of what it forbids; ``precision`` and ``recall`` of its support.
+    """
+
+    surprisal: Float[np.ndarray, "sequence position"]
+    entropy: Float[np.ndarray, "sequence position"]
+    confidence: Float[np.ndarray, "sequence position"]
+    right: Bool[np.ndarray, "sequence position"]
+    against: Mapping[str, Float[np.ndarray, "sequence position"]]
+
+
+@torch.no_grad()
+def rows_of(
+    kernel: Kernel, tokens: Int[np.ndarray, "sequence time"], *, truth: Kernel | None = None, skip: int = 0
+) -> Rows:
+    """Read sequences with a kernel, beside the kernel of the process that they are of if it is known.
+
+    Parameters
+    ----------
+    tokens : Int[np.ndarray, "sequence time"]
+        The first has no row: ``time - 1 - skip`` positions are measured.
+    truth : Kernel, optional
+    skip : int, default=0
+        Positions left out at the beginning, where the past is short.
+
+    Raises
+    ------
+    ValueError
+        If vocabularies differ, or nothing is left.
+    """
+    if truth is not None and truth.n_tokens != kernel.n_tokens:
+        raise ValueError(f"kernel has n_tokens={kernel.n_tokens} and the truth {truth.n_tokens}; they must be the same")
+    at_least("positions left after skip", tokens.shape[1] - 1 - skip, 1)
+    chunk = max(1, CELLS // (4 * tokens.shape[1] * kernel.n_tokens))
+    parts: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(tokens), chunk):
+        batch = Batch.from_tokens(tokens[start : start + chunk])
+        laws = _laws(kernel, batch)[:, skip:]
+        targets = batch.targets[:, skip:].numpy()
+        said = np.take_along_axis(laws, targets[..., None], 2)[..., 0]
+        part = {
+            "surprisal": -said,
+            "entropy": measures.entropy(laws),
+            "confidence": np.exp(laws.max(-1)),
+            "right": laws.argmax(-1) == targets,
+        }
+        if truth is not None:
+            part |= _against(_laws(truth, batch)[:, skip:], laws)
+        parts.append(part)
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    plain = {name: whole.pop(name) for name in ("surprisal", "entropy", "confidence", "right")}
+    return Rows(**plain, against=whole)
+
+
+def accuracy(found: Rows, rate: float | None = None) -> dict[str, Estimate]:
+    """Loss, and where they are known its excess over the entropy rate, KL rate and total variation; in nats a token.
+
+    Parameters
+    ----------
+    rate : float, optional
+        Entropy rate of the process, in nats.
+    """
+    said = {"loss": estimate(found.surprisal)}
+    if rate is not None:
+        said["excess"] = Estimate(said["loss"].value - rate, said["loss"].error)
+    return {**said, **{name: estimate(values) for name, values in found.against.items()}}
+
+
+def calibration(found: Rows) -> dict[str, Estimate]:
+    """``z - h``: its mean, above 0 of the overconfident, and its autocorrelation at lag 1; top-label error."""
+    white, label = measures.calibrated(found.surprisal, found.entropy, found.confidence, found.right)
+    return {
+        "z - h": estimate(found.surprisal - found.entropy),
+        "z - h, lag 1": Estimate(float(white.autocorrelation[0]), white.deviation),
+        "whiteness p": Estimate(white.p, 0.0),
+        "top-label error": Estimate(label.error, 0.0),
+        "overconfidence": Estimate(label.overconfidence, 0.0),
+    }
+
+
+def drift(kernel: Kernel, prompts: Int[np.ndarray, "sequence time"], length: int, rng: np.random.Generator) -> Estimate:
+    """Mean entropy of the kernel's laws along what it says itself after prompts, in nats: far from its loss on text
+    if it wanders off.
+    """
+    said = complete(kernel, torch.from_numpy(prompts), length, temperature=1.0, rng=rng)
+    tokens = np.concatenate([prompts, said.numpy()], axis=1)
+    return estimate(rows_of(kernel, tokens, skip=prompts.shape[1] - 1).entropy)
+
+
+def deployed(
+    kernel: Kernel,
+    maps: Mapping[str, Callable[[Kernel], Kernel]],
+    tokens: Int[np.ndarray, "sequence time"],
+    *,
+    truth: Kernel | None = None,
+    skip: int = 0,
+) -> dict[str, dict[str, float]]:
+    """What each deployment map does to the law: its entropy, how far it moves, what it still can and may say.
+
+    Returns
+    -------
+    dict
+        For each map ``entropy``, ``divergence`` KL(deployed‖kernel), ``variation``, in nats, along these tokens;
+        with a truth ``precision`` and ``recall`` of the support.
+    """
+    found = {}
+    for name, made in maps.items():
+        back = rows_of(kernel, tokens, truth=made(kernel), skip=skip)
+        found[name] = {
+            "entropy": float(rows_of(made(kernel), tokens, skip=skip).entropy.mean()),
+            "divergence": float(back.against["divergence"].mean()),
+            "variation": float(back.against["variation"].mean()),
+        }
+        if truth is not None:
+            there = rows_of(made(kernel), tokens, truth=truth, skip=skip).against
+            found[name] |= {one: float(there[one].mean()) for one in ("precision", "recall")}
+    return found
+
+
+def deployed_rate(process: Process, kernel: Kernel, deployed_kernel: Kernel) -> tuple[float, float, float]:
+    """Entropy rate of a deployed order-1 kernel, its KL rate to the base, and the same wrongly weighed by the base.
+
+    Rates of what is deployed are under its own stationary law.
+
+    Raises
+    ------
+    ValueError
+        If the deployed chain has not one stationary law, such as a greedy one with two cycles.
+    """
+    rows, said = (_after_one(one) for one in (kernel, deployed_kernel))
+    entropy, apart = measures.entropy(said), measures.divergence(said, rows)
+    own = stationary(np.exp(said))
+    return float(own @ entropy), float(own @ apart), float(process.opening @ apart)
+
+
+def stationary(chain: Float[np.ndarray, "state state"]) -> Float[np.ndarray, " state"]:
+    """The one law that a Markov chain keeps.
+
+    Raises
+    ------
+    ValueError
+        If there are several: the chain falls into parts that never meet.
+    """
+    n = len(chain)
+    system = np.vstack([chain.T - np.eye(n), np.ones(n)])
+    if np.linalg.matrix_rank(system, tol=1e-9) < n:
+        raise ValueError("the chain falls into parts that never meet: it has no one stationary law, and no one rate")
+    return np.linalg.lstsq(system, np.r_[np.zeros(n), 1.0], rcond=None)[0]
+
+
+def estimate(values: Float[np.ndarray, "sequence position"], seed: int = 0) -> Estimate:
+    """Mean, and its standard error by sequences drawn anew."""
+    by_sequence = values.mean(1)
+    if len(by_sequence) < 2 or not np.isfinite(by_sequence).all():
+        return Estimate(float(values.mean()), float("nan"))
+    times = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), size=DRAWS)
+    return Estimate(float(values.mean()), float((times @ by_sequence / len(values)).std(ddof=1)))
+
+
+def _after_one(kernel: Kernel) -> Float[np.ndarray, "token token"]:
+    words = np.stack([np.arange(kernel.n_tokens), np.zeros(kernel.n_tokens, dtype=np.int64)], axis=1)
+    return _laws(kernel, Batch.from_tokens(words))[:, 0]
+
+
+def _laws(kernel: Kernel, batch: Batch) -> Float[np.ndarray, "batch time vocab"]:
+    rows: Tensor = kernel.log_probs(batch.to(device_of(kernel, batch)))
+    return rows.double().cpu().numpy()
+
+
+def _against(
+    truth: Float[np.ndarray, "batch time vocab"], laws: Float[np.ndarray, "batch time vocab"]
+) -> dict[str, Float[np.ndarray, "batch time"]]:
+    forbidden = measures.support_violation(truth, laws)
+    floor = FLOOR if forbidden.any() else 0.0
+    can, may = np.exp(truth) > 0, np.exp(laws) > 0
+    return {
+        "divergence": measures.divergence(truth, laws, floor=floor),
+        "variation": measures.total_variation(truth, laws),
+        "forbidden": forbidden,
+        "precision": np.where(can, np.exp(laws), 0.0).sum(-1),
+        "recall": np.where(may, np.exp(truth), 0.0).sum(-1),
+    }

@@ -1,0 +1,197 @@
+"""How much of its past a kernel uses: exactly, on every word of a small alphabet, or sampled on tokens of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from nextlens.analyses.formulation import rows_of
+from nextlens.models.arguments import at_least
+from nextlens.models.batch import Batch
+from nextlens.models.chunks import device_of
+from nextlens.models.contexts import Truncated
+from nextlens.models.kernel import Kernel
+from nextlens.models.processes import Process
+from nextlens.probes import measures
+from nextlens.probes.measures import Influence, Memory
+
+#: Words that are listed, at most.
+MOST_WORDS = 2**20
+
+
+def exact_memory(kernel: Kernel, process: Process, length: int) -> Memory:
+    """``g_k = E KL(m(· | past) ‖ m(· | its last k))`` over all pasts of ``length`` tokens, k = 0 .. length - 1.
+
+    Without context the law is the mean over pasts. The kernel of a stationary process has ``Σ g_k = H(length) -
+    length · h_length``, which tends to the excess entropy from below; a kernel that is not exact uses its context in
+    its own way, whatever that is worth.
+
+    Raises
+    ------
+    ValueError
+        If there are more than 2^20 words of that length.
+    """
+    weight = word_probabilities(process, length)
+    whole = laws_of_words(kernel, length)
+    n = kernel.n_tokens
+    there = weight > 0
+    weight, whole, at = weight[there], whole[there], np.flatnonzero(there)
+    without = np.broadcast_to(np.log(weight @ np.exp(whole)), whole.shape)
+    gains = [float(weight @ measures.divergence(whole, without))]
+    for k in range(1, length):
+        short = laws_of_words(kernel, k)[at % n**k]
+        gains.append(float(weight @ measures.divergence(whole, short)))
+    return measures.memory(np.array(gains))
+
+
+def exact_influence(kernel: Kernel, process: Process, length: int, lags: int) -> Influence:
+    """How far the next law moves when the token 1 .. ``lags`` back is another one, over every past and every token.
+
+    Raises
+    ------
+    ValueError
+        As :func:`exact_memory`; or if there are more lags than tokens.
+    """
+    at_least("length", length, lags)
+    weight, rows, n = word_probabilities(process, length), laws_of_words(kernel, length), kernel.n_tokens
+    at = np.arange(len(rows))
+    changed = np.full((lags, len(rows), n - 1, n), np.nan)
+    for k in range(lags):
+        token = at // n**k % n
+        for shift in range(1, n):
+            other = at + ((token + shift) % n - token) * n**k
+            changed[k, :, shift - 1] = np.where(weight[other, None] > 0, rows[other], np.nan)
+    there = weight > 0
+    return measures.influence(rows[there], changed[:, there], weight[there])
+
+
+def sampled_memory(
+    kernel: Kernel, tokens: Int[np.ndarray, "sequence time"], contexts: Sequence[int], *, last: int = 8
+) -> dict[int, float]:
+    """Loss with the last k tokens only, less the loss with all, in nats, at the last positions of each sequence.
+
+    Below 0, the model is hurt by its context.
+
+    Returns
+    -------
+    dict
+        By context.
+    """
+    longest = max(contexts)
+    at_least("positions before the last few", tokens.shape[1] - 1 - last, longest)
+    skip = tokens.shape[1] - 1 - last
+    whole = rows_of(kernel, tokens, skip=skip).surprisal.mean()
+    gaps = {}
+    for k in contexts:
+        window = tokens[:, skip + 1 - k :]
+        gaps[k] = float(rows_of(Truncated(kernel, k), window, skip=k - 1).surprisal.mean() - whole)
+    return gaps
+
+
+def sampled_influence(
+    kernel: Kernel,
+    tokens: Int[np.ndarray, "sequence time"],
+    lags: Sequence[int],
+    rng: np.random.Generator,
+    *,
+    others: int = 4,
+) -> tuple[Float[np.ndarray, " lag"], Float[np.ndarray, " lag"]]:
+    """Mean and largest total variation of the law after each sequence, with the token k back replaced.
+
+    By tokens drawn from the sequences themselves, as frequent there as they are; the largest of what was tried is a
+    lower bound of the supremum.
+
+    Raises
+    ------
+    ValueError
+        If a lag is longer than the sequences.
+    """
+    at_least("tokens of a sequence", tokens.shape[1], max(lags))
+    base = last_laws(kernel, tokens)
+    mean, most = [], []
+    for k in lags:
+        apart = []
+        for _ in range(others):
+            changed = tokens.copy()
+            changed[:, -k] = _different(tokens[:, -k], tokens.ravel(), rng)
+            apart.append(measures.total_variation(base, last_laws(kernel, changed)))
+        mean.append(float(np.mean(apart)))
+        most.append(float(np.max(apart)))
+    return np.array(mean), np.array(most)
+
+
+def sampled_edits(
+    kernel: Kernel, tokens: Int[np.ndarray, "sequence time"], lag: int, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """Mean and largest total variation of the next law when a token is inserted, or deleted, ``lag`` back."""
+    base = last_laws(kernel, tokens)
+    place = tokens.shape[1] - lag
+    extra = rng.choice(tokens.ravel(), (len(tokens), 1))
+    families = {
+        "insertion": np.concatenate([tokens[:, :place], extra, tokens[:, place:]], axis=1)[:, 1:],
+        "deletion": np.delete(tokens, place, axis=1),
+    }
+    found = {}
+    for name, edited in families.items():
+        apart = measures.total_variation(base, last_laws(kernel, edited))
+        found[name] = (float(apart.mean()), float(apart.max()))
+    return found
+
+
+@torch.no_grad()
+def last_laws(kernel: Kernel, tokens: Int[np.ndarray, "sequence time"]) -> Float[np.ndarray, "sequence token"]:
+    """The law of what follows each sequence, in nats."""
+    rows = []
+    chunk = max(1, 2**24 // (tokens.shape[1] * kernel.n_tokens))
+    for start in range(0, len(tokens), chunk):
+        batch = Batch.from_tokens(np.pad(tokens[start : start + chunk], ((0, 0), (0, 1))))
+        rows.append(kernel.log_probs(batch.to(device_of(kernel, batch)))[:, -1].double().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def laws_of_words(kernel: Kernel, length: int) -> Float[np.ndarray, "word token"]:
+    """The law of what follows each word of so many tokens, in the order of their digits; NaN after impossible ones."""
+    words = _words(kernel.n_tokens, length)
+    if not isinstance(kernel, Process):
+        return last_laws(kernel, words)
+    beliefs = np.tile(kernel.initial, (len(words), 1))
+    for t in range(length):
+        beliefs = np.einsum("ws,wsz->wz", beliefs, kernel.transition[words[:, t]])
+    total = beliefs @ kernel.functional
+    with np.errstate(divide="ignore", invalid="ignore"):
+        laws = kernel.next_token(np.where(total[:, None] > 0, beliefs / total[:, None], kernel.initial))
+        return np.where(total[:, None] > 0, np.log(laws), np.nan)
+
+
+def word_probabilities(process: Process, length: int) -> Float[np.ndarray, " word"]:
+    """Of every word of so many tokens, in the order of their digits."""
+    words = _words(process.n_tokens, length)
+    beliefs = np.tile(process.initial, (len(words), 1))
+    for t in range(length):
+        beliefs = np.einsum("ws,wsz->wz", beliefs, process.transition[words[:, t]])
+    return np.maximum(beliefs @ process.functional, 0.0)
+
+
+def _words(n_tokens: int, length: int) -> Int[np.ndarray, "word time"]:
+    at_least("length", length, 1)
+    if n_tokens**length > MOST_WORDS:
+        raise ValueError(
+            f"length={length} of {n_tokens} tokens is {n_tokens**length} words; at most {MOST_WORDS} are listed"
+        )
+    return np.stack(np.unravel_index(np.arange(n_tokens**length), (n_tokens,) * length), axis=1)
+
+
+def _different(
+    token: Int[np.ndarray, " sequence"], pool: Int[np.ndarray, " token"], rng: np.random.Generator
+) -> Int[np.ndarray, " sequence"]:
+    """Tokens of the pool, none of them the one it replaces."""
+    drawn = rng.choice(pool, len(token))
+    for _ in range(64):
+        same = drawn == token
+        if not same.any():
+            return drawn
+        drawn[same] = rng.choice(pool, int(same.sum()))
+    raise ValueError("the sequences hold one token only; there is nothing to put in its place")
