@@ -140,12 +140,21 @@ def differences(
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """The mean over targets of ``r(one) - r(other)``, for each pair, with its 95 % interval.
 
-    Blocks of 20 volumes are drawn inside stories, the same for both. ``by_story`` gives the difference in each.
+    Blocks of 20 volumes are drawn inside stories, the same for both: see :func:`difference`.
     """
-    return {(one, other): _difference(models[one], models[other], recipe) for one, other in pairs}
+    return {(one, other): difference(models[one], models[other], recipe) for one, other in pairs}
 
 
-def _difference(one: xr.Dataset, other: xr.Dataset, recipe: Any) -> dict[str, Any]:
+def difference(one: xr.Dataset, other: xr.Dataset, recipe: Any) -> dict[str, Any]:
+    """The mean over targets of ``r(one) - r(other)`` on the same rows, with its 95 % interval, and in each story.
+
+    Parameters
+    ----------
+    one, other : Dataset
+        Of :func:`~nextlens.probes.encoding.encode`.
+    recipe
+        Anything with a ``seed``.
+    """
     kept = (one.state == "kept").values & (other.state == "kept").values
     labels = one.prediction.rename(story_of_row="story") if "story_of_row" in one.coords else one.prediction
     stories = [at for _, at in rows_of_stories(labels)]

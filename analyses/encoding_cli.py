@@ -13,7 +13,8 @@ from nextlens.analyses.answering import answer, numbers_of, options, running
 STATES = click.option("--states", type=click.Path(path_type=Path), help="Where a model's states of words are kept.")
 
 #: Options with several values, and what each is.
-LISTS = {"subjects": str, "tested": str, "spaces": str, "sites": str, "delays": int}
+LISTS: dict[str, type] = dict.fromkeys(("subjects", "tested", "spaces", "sites", "matchers", "values"), str)
+LISTS |= {"delays": int, "gaps": int, "planted": float}
 
 whose = options(
     click.option("--data", help="simulated, alice, lebel2023, voxels, bids or arrays.  [default: simulated]"),
@@ -77,14 +78,48 @@ def encode(
     answer(recipe, partial(run, states=states), summary, "encode", names_of_folder(recipe), **running)
 
 
+@click.command()
+@whose
+@click.option("--matchers", metavar="NAME,...", help="exact, embedding, momentary, distilled, states.  [default: all]")
+@click.option("--values", metavar="NAME,...", help="response, stimulus.  [default: both]")
+@click.option("--gaps", metavar="N,...", help="Volumes a match lies back.  [default: 80; simulated 8]")
+@click.option("--words", type=int, help="Of the context of 'embedding'.  [default: 20]")
+@click.option("--most", type=int, help="Matches of a moment.  [default: 5]")
+@click.option("--copied", type=int, help="Responses copied.  [default: 50]")
+@click.option("--planted", metavar="X,...", help="Strengths of planted effects.  [default: .1,.2,.3]")
+@click.option("--checkpoint", help="A language model, such as smollm2-135m.")
+@click.option("--site", help="Of it.  [default: after three fifths of the blocks]")
+@click.option("--distillation", type=int, help="Steps of the head.  [default: 60]")
+@click.option("--length", type=int, help="Tokens read together.  [default: 512]")
+@click.option("--stride", type=int, help="From one window to the next.  [default: 384]")
+@scoring
+@STATES
+@running
+def recall(
+    states: Path | None, out: Path | None, resume: bool, device: str, jobs: int | None, as_json: bool, **given: Any
+) -> None:
+    """Does what followed last time predict the next response?
+
+    Earlier moments of the story that are like this one are copied, and stand beside word vectors as a band of their
+    own, against copies of moments as far back, of any, and of another story. Without options the listener is made up.
+    """
+    from nextlens.analyses.induction_brain_numbers import summary
+    from nextlens.analyses.induction_brain_recipe import RecallRecipe
+    from nextlens.analyses.induction_brain_run import run
+
+    recipe = RecallRecipe(**chosen(given))
+    running = {"out": out, "resume": resume, "device": device, "jobs": jobs, "as_json": as_json}
+    answer(recipe, partial(run, states=states), summary, "recall", names_of_folder(recipe), **running)
+
+
 def chosen(given: dict[str, Any]) -> dict[str, Any]:
     """Options that were given, lists as tuples."""
     found = {name: value for name, value in given.items() if value is not None}
     for name, kind in LISTS.items():
         if name in found:
             text = found[name]
-            parts = numbers_of(f"--{name}", text) if kind is int else tuple(part for part in text.split(",") if part)
-            found[name] = parts
+            whole = tuple(part for part in text.split(",") if part)
+            found[name] = whole if kind is str else numbers_of(f"--{name}", text, kind)
     return found
 
 

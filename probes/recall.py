@@ -119,8 +119,10 @@ def similar(context: xr.DataArray, *, gap: int, most: int = MOST, temperature: f
     return matched(context, found, gap)
 
 
-def longest_suffix(words: xr.Dataset, rows: xr.DataArray, *, gap: int, longest: int = 8) -> Matches:
-    """The earlier volume at whose end the longest run of the same words stood; of equals the latest.
+def longest_run(words: xr.Dataset, rows: xr.DataArray, *, gap: int, shortest: int = 3, longest: int = 8) -> Matches:
+    """The earlier volume in which the longest run of words ended that also ends in this one; of equals the latest.
+
+    Where volumes cut speech is of no account, so a run may end at any word of a volume, and begin in an earlier one.
 
     Parameters
     ----------
@@ -130,6 +132,8 @@ def longest_suffix(words: xr.Dataset, rows: xr.DataArray, *, gap: int, longest: 
         With ``story`` and ``volume``.
     gap : int
         Volumes.
+    shortest : int, default=3
+        Words; a shorter run is chance, and no match.
     longest : int, default=8
         Words; a longer run counts as so many.
 
@@ -139,14 +143,13 @@ def longest_suffix(words: xr.Dataset, rows: xr.DataArray, *, gap: int, longest: 
         If a number is out of range.
     """
     at_least("gap", gap, 1)
-    at_least("longest", longest, 1)
+    at_least("longest", longest, at_least("shortest", shortest, 1))
     code, found = np.unique(words.text.values, return_inverse=True)[1], []
     for story, at in rows_of_stories(rows):
         mine, volume = words.story.values == story, rows.volume.values[at]
-        heard = np.searchsorted(words.volume.values[mine], volume, side="right")
-        runs = _common_suffixes(code[mine], heard, longest)
+        runs = _runs(code[mine], words.volume.values[mine], volume).clip(max=longest)
         runs[volume[:, None] - volume < gap] = 0
-        for t in np.flatnonzero(runs.max(1) > 0):
+        for t in np.flatnonzero(runs.max(1) >= shortest):
             j = int(np.flatnonzero(runs[t] == runs[t].max())[-1])
             found.append((at[t], at[j], 1.0))
     return matched(rows, found, gap)
@@ -273,17 +276,22 @@ def permuted_matches(matches: Matches, rng: np.random.Generator) -> Matches:
     return matched(matches.rows, parts, matches.gap)
 
 
-def _common_suffixes(
-    code: Int[np.ndarray, " word"], heard: Int[np.ndarray, " row"], longest: int
+def _runs(
+    code: Int[np.ndarray, " word"], heard: Int[np.ndarray, " word"], volume: Int[np.ndarray, " row"]
 ) -> Int[np.ndarray, "row row"]:
-    """How many words at the end of each volume are those at the end of each other, up to ``longest``."""
-    runs = np.zeros((len(heard), len(heard)), dtype=np.int64)
-    alive = np.ones_like(runs, dtype=bool)
-    for back in range(1, longest + 1):
-        inside = heard >= back
-        word = np.where(inside, code[(heard - back).clip(min=0)] if len(code) else 0, -1)
-        alive &= (word[:, None] == word) & inside[:, None] & inside
-        runs += alive
+    """The most words that some run ending in one volume has in common with one ending in the other."""
+    runs = np.zeros((len(volume), len(volume)), dtype=np.int64)
+    row = np.searchsorted(volume, heard).clip(max=len(volume) - 1)
+    scanned = volume[row] == heard
+    where = {one: np.flatnonzero(code == one) for one in np.unique(code).tolist()}
+    before = np.zeros(len(code) + 1, dtype=np.int64)  # the run that ends at each word and at the last word looked at
+    for word, one in enumerate(code.tolist()):
+        same, now = where[one], np.zeros_like(before)
+        now[same + 1] = before[same] + 1
+        before = now
+        if scanned[word]:
+            seen = same[scanned[same]]
+            np.maximum.at(runs[row[word]], row[seen], now[seen + 1])
     return runs
 
 

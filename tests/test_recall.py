@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from nextlens.probes.recall import (
     copied,
     followed,
     lagged_matches,
-    longest_suffix,
+    longest_run,
     matched,
     permuted_matches,
     similar,
@@ -72,23 +73,24 @@ def test_the_nearest_earlier_contexts_by_brute_force(seed, gap, most):
 
 
 @settings(max_examples=15)
-@given(seeds, st.integers(1, 9), st.integers(1, 4))
-def test_the_longest_run_of_the_same_words_by_brute_force(seed, gap, longest):
+@given(seeds, st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))
+def test_the_longest_run_of_the_same_words_by_brute_force(seed, gap, shortest, longest):
     words, rows = heard(seed), drawn(0)
-    found, expected = longest_suffix(words, rows, gap=gap, longest=longest), []
+    found, expected = longest_run(words, rows, gap=gap, shortest=shortest, longest=max(shortest, longest)), []
     for name in LENGTHS:
         mine = words.story.values == name
         said, when = words.text.values[mine].tolist(), words.volume.values[mine].tolist()
         at = np.flatnonzero(rows.story.values == name)
-        upto = [[w for w, v in zip(said, when, strict=True) if v <= t] for t in range(LENGTHS[name])]
+        ends = [[i for i, v in enumerate(when) if v == t] for t in range(LENGTHS[name])]
         for t in range(LENGTHS[name]):
             best = (0, -1)
             for j in range(t - gap + 1):
-                n = 0
-                while n < min(longest, len(upto[j])) and upto[j][-1 - n] == upto[t][-1 - n]:
-                    n += 1
-                best = max(best, (n, j))
-            if best[0] > 0:
+                for a, b in product(ends[t], ends[j]):
+                    n = 0
+                    while n < min(max(shortest, longest), b + 1) and said[a - n] == said[b - n]:
+                        n += 1
+                    best = max(best, (n, j))
+            if best[0] >= shortest:
                 expected.append((int(at[t]), int(at[best[1]]), 1.0))
     assert pairs(found) == sorted(expected)
 
@@ -221,7 +223,7 @@ def test_the_same_seed_gives_the_same_controls():
 
 def test_silence_and_stories_shorter_than_the_gap_have_no_match():
     words = heard(0)[{"word": slice(0, 0)}]
-    assert longest_suffix(words, drawn(0), gap=1).share == 0
+    assert longest_run(words, drawn(0), gap=1).share == 0
     none = similar(drawn(0), gap=50)
     assert none.share == 0
     found = copied(drawn(0), none, (1,))
