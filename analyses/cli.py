@@ -10,6 +10,7 @@ import click
 from nextlens.analyses.addition_cli import addition
 from nextlens.analyses.belief_cli import belief
 from nextlens.analyses.checkpoint_cli import checkpoint
+from nextlens.analyses.encoding_cli import encode, recall
 from nextlens.analyses.compare_cli import compare, tokenizations
 from nextlens.analyses.fractal_cli import downstream, fractal
 from nextlens.analyses.gim_cli import gim
@@ -24,7 +25,7 @@ def nextlens() -> None:
     """What does next-token prediction build inside a model?"""
 
 
-for question in (addition, belief, checkpoint, compare, downstream, fractal, gim, induction, objectives, parity, tokenizations):
+for question in (addition, belief, checkpoint, compare, downstream, encode, fractal, gim, induction, objectives, parity, recall, tokenizations):
     nextlens.add_command(question)
 
 
