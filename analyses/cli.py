@@ -10,8 +10,8 @@ import click
 from nextlens.analyses.addition_cli import addition
 from nextlens.analyses.belief_cli import belief
 from nextlens.analyses.checkpoint_cli import checkpoint
-from nextlens.analyses.encoding_cli import encode, recall
 from nextlens.analyses.compare_cli import compare, tokenizations
+from nextlens.analyses.encoding_cli import encode, recall
 from nextlens.analyses.fractal_cli import downstream, fractal
 from nextlens.analyses.gim_cli import gim
 from nextlens.analyses.induction_cli import induction
@@ -25,7 +25,21 @@ def nextlens() -> None:
     """What does next-token prediction build inside a model?"""
 
 
-for question in (addition, belief, checkpoint, compare, downstream, encode, fractal, gim, induction, objectives, parity, recall, tokenizations):
+for question in (
+    addition,
+    belief,
+    checkpoint,
+    compare,
+    downstream,
+    encode,
+    fractal,
+    gim,
+    induction,
+    objectives,
+    parity,
+    recall,
+    tokenizations,
+):
     nextlens.add_command(question)
 
 
