@@ -25,6 +25,9 @@ from nextlens.probes.samples import pair
 
 #: The state that the unembedding reads, and that NextLat predicts.
 FINAL = "ln_final.hook_normalized"
+#: Penalties of the probe that judges the dynamics. A smaller one reads directions of hardly any variance, which the
+#: dynamics does not keep up with and the objective does not ask for; R² of the belief is then far below 0.
+FIRM = (1e-2, 1e-1, 1.0)
 #: Words on which the dynamics is measured, and as many to fit the probe.
 WORDS = 512
 #: Last tokens in which two equivalent histories must not all agree.
@@ -119,33 +122,37 @@ def bayesian_updater(
 ) -> xr.Dataset:
     """Whether the latent dynamics moves the state as Bayes' rule moves the belief.
 
-    An affine probe of the belief is fitted to the model's own final states, on sequences of ``length`` tokens; all
-    R² are of others. Rolled out, the dynamics is given the state behind the first token and the embeddings of the
-    true tokens, and nothing else.
+    An affine probe of the belief, with one of the penalties :data:`FIRM`, is fitted to the model's own final states,
+    on sequences of ``length`` tokens; all R² are of others. Rolled out, the dynamics is given the state behind the
+    first token and the embeddings of the true tokens, and nothing else.
 
     Returns
     -------
     xr.Dataset
-        ``one_step``, of the belief after one more token; ``not_updated``, of the state that did not move;
+        ``next_state``: R² of the next final state itself. Of the belief, ``one_step``, after one more token;
+        ``own``, read off the model's own state there; ``not_updated``, of the state that did not move;
         ``wrong_token``, of one moved by a token of another sequence. Over ``position`` up to ``longer``:
         ``rolled_out``, ``transformer``, the model's own states, and ``first_state``, which never moves: R² of the
         belief there, the variance being that at this position.
     """
     fit = Batch.from_tokens(process.sample(WORDS, length + 1, rng))
     X, Y, groups = pair(record(model, fit, [FINAL])[FINAL], beliefs(process, fit))
-    probe = BeliefProbe().fit(X.astype(np.float64), Y, groups=groups)
+    probe = BeliefProbe(alphas=FIRM).fit(X.astype(np.float64), Y, groups=groups)
     batch = Batch.from_tokens(process.sample(WORDS, longer + 1, rng))
     truth = process.beliefs(batch.tokens.numpy())
     with model.watched(objective.site, objective.embedding_site) as seen:
         model(batch.to(device_of(model, batch)))
     h, e = seen[objective.site], seen[objective.embedding_site]
     said = _predicted(probe, h)
-    step = _predicted(probe, objective.dynamics(h[:, : length - 1], e[:, 1:length]))
+    moved = objective.dynamics(h[:, : length - 1], e[:, 1:length])
+    step = _predicted(probe, moved)
     wrong = _predicted(probe, objective.dynamics(h[:, : length - 1], e.roll(1, 0)[:, 1:length]))
     rolled = _predicted(probe, objective.roll_out(h[:, 0], e[:, 1:]))
     places = np.arange(1, longer)
     return xr.Dataset(
         {
+            "next_state": _r2(h[:, 1:length].cpu().double().numpy(), moved.cpu().double().numpy()),
+            "own": _r2(truth[:, 1:length], said[:, 1:length]),
             "one_step": _r2(truth[:, 1:length], step),
             "not_updated": _r2(truth[:, 1:length], said[:, : length - 1]),
             "wrong_token": _r2(truth[:, 1:length], wrong),

@@ -105,11 +105,12 @@ def _updater(recipe: ObjectivesRecipe, found: Sequence[Mapping[str, Any]]) -> di
     last = [recipe.length // 2, recipe.length - 1, *([recipe.length * recipe.beyond - 1] if recipe.beyond > 1 else [])]
     updaters = [one["updater"] for one in found]
     return {
-        "protocol": "R² of the belief that an affine probe, fitted to the model's own states, reads off what the "
-        "latent dynamics says; one step from the model's state, and rolled out from the state behind the first token",
+        "protocol": "R² of the belief that a firm affine probe (penalty of 0.01 or more), fitted to the model's own "
+        "states, reads off what the latent dynamics says; next_state: R² of the state itself; one step from the "
+        "model's state, and rolled out from the state behind the first token",
         **{
             name: interval([float(one[name]) for one in updaters])
-            for name in ("one_step", "not_updated", "wrong_token")
+            for name in ("next_state", "own", "one_step", "not_updated", "wrong_token")
         },
         "rolled_out": {
             f"after {position + 1} tokens": {

@@ -110,7 +110,8 @@ def summary(recipe: ObjectivesRecipe, numbers: Mapping[str, Any], folder: Path) 
     if "bayesian_updater" in numbers:
         found = numbers["bayesian_updater"]
         lines.append(
-            f"latent dynamics, R² of the next belief {_spelled(found['one_step'])}; state not moved "
+            f"latent dynamics: R² of the next state {_spelled(found['next_state'])}, of the next belief "
+            f"{_spelled(found['one_step'])} (model's own state {_spelled(found['own'])}); state not moved "
             f"{_spelled(found['not_updated'])}, wrong token {_spelled(found['wrong_token'])}"
         )
         for after, rows in found["rolled_out"].items():

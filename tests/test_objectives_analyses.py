@@ -111,9 +111,10 @@ def bayes() -> NextLatent:
 
 def test_bayes_rule_is_a_perfect_updater_at_every_length_and_a_still_state_is_none():
     found = bayesian_updater(BeliefOracle(PROCESS), bayes(), PROCESS, np.random.default_rng(0), length=8, longer=20)
-    assert found.one_step == pytest.approx(1, abs=1e-5)
-    assert (found.rolled_out > 1 - 1e-5).all()
-    assert (found.transformer > 1 - 1e-5).all()
+    assert found.next_state == pytest.approx(1)
+    assert found.one_step == pytest.approx(1, abs=2e-3)
+    assert (found.rolled_out > 1 - 2e-3).all()
+    assert (found.transformer > 1 - 2e-3).all()
     assert found.not_updated < 0.8
     assert found.wrong_token < 0.5
     assert (found.first_state < found.rolled_out - 0.2).all()
