@@ -98,6 +98,8 @@ def explain(
     from nextlens.analyses.gim_index import TextIndex
     from nextlens.models.whole_files import write_whole
 
+    if site != "laws" and checkpoint is None:
+        raise click.UsageError(f"--site {site} is of a model; give --checkpoint")
     index, model = TextIndex.open(folder), None
     if checkpoint is not None:
         import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nextlens.analyses.language_models import read_vocabulary, write_vocabulary
 from nextlens.analyses.language_recipe import UNKNOWN, kind_of
@@ -78,7 +81,8 @@ class TextIndex:
             ``bytes``, ``words:N``, ``bpe:N`` trained on the texts, a ``tokenizer.json`` or a folder with one, or
             ``"smollm2-135m"``.
         memory : int, optional
-            Bytes to build in; see :meth:`~nextlens.models.induction.suffix_array.SuffixArray.build`.
+            Bytes to sort in; see :meth:`~nextlens.models.induction.suffix_array.SuffixArray.build`. The texts are held
+            beside them.
 
         Raises
         ------
@@ -90,6 +94,7 @@ class TextIndex:
         OSError
             If another process is writing there, or the files cannot be written.
         """
+        _refuse_within(folder, texts)
         found = read_texts(texts)
         spelled = _vocabulary(vocabulary, found)
         with _edition(Path(folder)) as edition:
@@ -112,6 +117,7 @@ class TextIndex:
         FileNotFoundError, ValueError, OSError
             As :meth:`build` and :meth:`open`; also if a text has the name of one that is in the index.
         """
+        _refuse_within(folder, texts)
         found, place = read_texts(texts), Path(folder)
         cls.open(place)
         with _edition(place) as edition:
@@ -147,6 +153,8 @@ class TextIndex:
         edition, names = said.get("edition"), said.get("names")
         if not isinstance(edition, str) or not EDITION.fullmatch(edition) or not isinstance(names, list):
             raise ValueError(f"{str(place / NAMES)!r} names no edition of an index; build it again in a new folder")
+        if said.get("sha256") != _digest(edition, names):
+            raise ValueError(f"{str(place / NAMES)!r} is damaged: its checksum is not that of what was written")
         vocabulary = read_vocabulary(place / edition / VOCABULARY)
         array = SuffixArray.open(place / edition / ARRAY, vocabulary)
         if len(names) != array.n_documents:
@@ -170,8 +178,13 @@ class TextIndex:
         return tokens
 
     def query(self, text: str, most: int = 10) -> dict[str, Any]:
-        """The longest suffix of ``text`` in the index, how often it occurs, what follows, and where it stands."""
+        """The longest suffix of ``text`` in the index, how often it occurs, what follows, and where it stands.
+
+        A word that the vocabulary does not have is like no other, and ends a match.
+        """
         tokens = self.encoded(text)
+        if isinstance(self.vocabulary, Words) and len(unknown := np.flatnonzero(tokens == self._unknown)):
+            tokens = tokens[unknown[-1] + 1 :]
         match = InfiniGram(self.array).match(tokens)
         suffix = tokens[len(tokens) - match.length :]
         following = sorted(match.next_counts.items(), key=lambda one: (-one[1], one[0]))
@@ -196,6 +209,10 @@ class TextIndex:
             ],
         }
 
+    @property
+    def _unknown(self) -> int:
+        return int(self.vocabulary.encode(UNKNOWN)[0])
+
     def gim(self, threshold: int, model: Hooked | None = None, site: str = LAWS) -> GIM:
         """The GIM with this corpus; a model, if there is one, says what is alike.
 
@@ -217,9 +234,15 @@ class TextIndex:
 
 def said(found: dict[str, Any]) -> str:
     """A query's answer for the terminal."""
-    lines = [f"the last {found['length']} tokens, {printable(found['suffix'])!s}, occur {found['count']:,} times; then"]
+    n, count = found["length"], found["count"]
+    times = f"{count:,} time{'s' * (count != 1)}"
+    if n:
+        lines = [f"the last {n} token{'s' * (n != 1)}, {printable(found['suffix'])!s}, occur {times}; then"]
+    else:
+        lines = [f"the last token does not occur; of all {times}"]
     for one in found["next"]:
-        lines.append(f"  {one['count']:8,d}  {'(end of document)' if one['end'] else printable(one['text'])}")
+        text = printable(one["text"]) if one["text"].strip() else repr(one["text"])
+        lines.append(f"  {one['count']:8,d}  {'(end of document)' if one['end'] else text}")
     if found["different"] > len(found["next"]):
         lines.append(f"            and {found['different'] - len(found['next']):,} others")
     for one in found["places"]:
@@ -246,9 +269,20 @@ def _edition(place: Path) -> Iterator[Path]:
                     shutil.rmtree(file, ignore_errors=True)
 
 
+def _refuse_within(folder: str | os.PathLike[str], texts: str | os.PathLike[str]) -> None:
+    if Path(folder).resolve().is_relative_to(Path(texts).resolve()):
+        raise ValueError(
+            f"folder={str(folder)!r} is in {str(texts)!r}, where its files would be read as texts; give another"
+        )
+
+
 def _is_the_index(edition: Path, names: list[str]) -> None:
-    said = {"edition": edition.name, "names": names}
+    said = {"edition": edition.name, "names": names, "sha256": _digest(edition.name, names)}
     write_whole(edition.parent / NAMES, json.dumps(said, ensure_ascii=False, indent=2).encode())
+
+
+def _digest(edition: str, names: list[str]) -> str:
+    return hashlib.sha256(json.dumps([edition, names]).encode()).hexdigest()
 
 
 def _linked(old: str, new: str) -> None:
@@ -268,7 +302,7 @@ def _encoded(vocabulary: Vocabulary, name: str, text: str) -> Any:
 
 def _vocabulary(what: str, texts: dict[str, str]) -> Vocabulary:
     path = Path(what)
-    if path.exists():
+    if what != "bytes" and path.exists():
         return read_tokenizer(path)
     if what == "smollm2-135m":
         from nextlens.models import checkpoints
@@ -277,4 +311,9 @@ def _vocabulary(what: str, texts: dict[str, str]) -> Vocabulary:
     kind, number = kind_of(what)
     if kind == "bytes":
         return Bytes()
-    return Words.of(texts.values(), number, UNKNOWN) if kind == "words" else train_byte_pairs(texts.values(), number)
+    if kind == "words":
+        return Words.of(texts.values(), number, UNKNOWN)
+    try:
+        return train_byte_pairs(texts.values(), number)
+    except ValueError as error:
+        raise ValueError(f"vocabulary={what!r}: {error}; ask for fewer, or for bytes") from error

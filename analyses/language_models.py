@@ -24,10 +24,13 @@ from nextlens.models.subwords import Subwords
 from nextlens.models.tasks.corpus import Corpus
 from nextlens.models.training import train, warmup_cosine
 from nextlens.models.vocabulary import Bytes, Vocabulary
+from nextlens.models.whole_files import write_whole
 from nextlens.models.words import Words
 
 #: Where the vocabulary is kept, so that a run that goes on need not train it again.
 VOCABULARY = "vocabulary.json"
+#: What is written for a vocabulary of bytes.
+BYTES = b'{"vocabulary": "bytes"}\n'
 #: Sites compared, at most, besides the last.
 MOST_SITES = 6
 #: Positions in a batch of distillation; queries and keys are drawn from them.
@@ -179,8 +182,10 @@ def _retrieval(
 
 
 def write_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
-    """Keep a vocabulary of ours; bytes need no file."""
-    if isinstance(vocabulary, Subwords | Words):
+    """Keep a vocabulary of ours."""
+    if isinstance(vocabulary, Bytes):
+        write_whole(path, BYTES)
+    elif isinstance(vocabulary, Subwords | Words):
         vocabulary.save(path)
 
 
@@ -189,10 +194,14 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
     Raises
     ------
+    FileNotFoundError
+        If it is not there.
     ValueError
         If it is neither a tokenizer nor a list of words.
     """
     if not path.exists():
+        raise FileNotFoundError(f"there is no {str(path)!r}, which says what the tokens spell")
+    if path.read_bytes() == BYTES:
         return Bytes()
     try:
         return Words.from_file(path)

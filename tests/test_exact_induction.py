@@ -130,6 +130,10 @@ def test_tokens_that_are_none_are_refused(tokens):
         matcher.votes(np.array(tokens))
 
 
+def test_of_no_token_there_are_no_votes():
+    assert len(ExactInduction(3).votes(np.zeros(0, np.int64))) == 0
+
+
 def test_numbers_out_of_range_are_refused_by_name():
     with pytest.raises(ValueError, match="n_tokens=0"):
         ExactInduction(0)

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextlens.models.batch import Batch
+from nextlens.models.induction import infinigram
 from nextlens.models.induction.exact import ExactInduction
+from nextlens.models.induction.generation import write
 from nextlens.models.induction.gim import GIM
 from nextlens.models.induction.infinigram import InfiniGram
 from nextlens.models.induction.suffix_array import SuffixArray
@@ -164,6 +166,25 @@ def test_bytes_that_are_no_text_are_shown_and_not_refused():
     index = SuffixArray.build([[195, 169, 195]], n_tokens=256)
     found = GIM(InfiniGram(index), threshold=0).explain(np.array([195]), vocabulary=Bytes())
     assert "�" in str(found)
+
+
+def test_ids_up_to_two_to_the_32_are_explained_and_written_with_no_dense_law():
+    gim = GIM(InfiniGram(SuffixArray.build([[2**32 - 2, 5, 2**32 - 2, 5, 5]])), threshold=1)
+    said = gim.explain(np.array([2**32 - 2]))
+    assert said.as_json()["candidates"] == [{"token": 5, "text": "5", "probability": 1.0}]
+    said = gim.explain(np.array([5]))
+    assert (said.candidates.tolist(), said.probabilities.tolist()) == ([5, 2**32 - 2], [0.5, 0.5])
+    assert "0.500  4294967294" in str(said)
+    wrote = list(write(gim, np.array([5]), length=3, rng=np.random.default_rng(0)))
+    assert {one.token for one in wrote} <= {5, 2**32 - 2}
+    assert wrote[0].probability == 0.5
+
+
+def test_occurrences_too_many_to_list_are_counted(monkeypatch):
+    monkeypatch.setattr(infinigram, "MOST_PLACES", 3)
+    said = GIM(InfiniGram(SuffixArray.build([[0] * 9 + [1]])), threshold=1).explain(np.array([0]))
+    assert "9 places, one named for each next token" in said.in_words
+    assert repr(said) == str(said)
 
 
 def test_what_cannot_be_explained_is_refused():

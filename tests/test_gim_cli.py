@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 import pytest
@@ -79,7 +80,7 @@ def test_an_index_opens_with_the_vocabulary_that_it_was_built_with(index, tmp_pa
     opened = TextIndex.open(tmp_path / "index")
     assert opened.query("sat on the")["count"] == 3
     next((tmp_path / "index").glob("*/vocabulary.json")).unlink()
-    with pytest.raises(ValueError, match="vocabulary"):
+    with pytest.raises(FileNotFoundError, match=r"vocabulary\.json"):
         TextIndex.open(tmp_path / "index")
 
 
@@ -100,7 +101,7 @@ def test_an_index_is_built_again_in_its_folder_and_nothing_of_the_old_one_is_lef
     opened = TextIndex.open(built)
     assert (opened.names, opened.query("blind")["count"]) == (("three",), 1)
     assert len([file for file in built.iterdir() if file.is_dir()]) == 1
-    assert not list(built.glob("*/vocabulary.json"))
+    assert opened.vocabulary.n_tokens == 256
 
 
 @pytest.mark.parametrize("memory", [(), ("--memory", "1")])
@@ -182,6 +183,31 @@ def test_verify_says_that_all_is_well_or_names_the_damaged_file(built):
         invoke("gim", "verify", str(built))
 
 
+def test_a_missing_vocabulary_and_an_altered_name_are_named(built):
+    names = built / "documents.json"
+    kept = names.read_text()
+    names.write_text(kept.replace("one", "eno"))
+    with pytest.raises(ValueError, match=r"documents\.json' is damaged"):
+        TextIndex.open(built)
+    names.write_text(kept)
+    next(built.glob("*/vocabulary.json")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"vocabulary\.json', which says what the tokens spell"):
+        TextIndex.open(built)
+
+
+def test_a_word_that_is_unknown_is_like_no_other(built):
+    index = TextIndex.open(built)
+    assert "<unk>" in index.vocabulary.decode(index.array.document(0))
+    assert index.query("zebra zebra")["length"] == 0
+    assert index.query("zebra sat on the") == index.query("sat on the")
+
+
+def test_counts_of_one_and_of_none_and_blank_tokens_are_said(index):
+    assert "the last 2 tokens, \\x1b[, occur 1 time; then" in invoke("gim", "query", str(index), "\x1b[")
+    assert "the last token does not occur; of all" in invoke("gim", "query", str(index), "~")
+    assert re.search(r"^ +\d+  ' '$", invoke("gim", "query", str(index), "sat"), re.MULTILINE)
+
+
 def test_what_a_user_got_wrong_ends_in_one_sentence(index, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments, sentence in (
@@ -191,6 +217,12 @@ def test_what_a_user_got_wrong_ends_in_one_sentence(index, tmp_path, capsys, mon
         (["gim", "build", str(tmp_path / "none"), str(tmp_path / "x")], "there is no"),
         (["gim", "evaluate", str(tmp_path / "none")], "there is no"),
         (["gim", "add", str(index.parent / "texts"), str(index)], "holds 'one' already"),
+        (["gim", "build", str(index.parent), str(index)], "where its files would be read as texts"),
+        (
+            ["gim", "build", str(index.parent / "texts"), str(tmp_path / "x")],
+            "vocabulary='bpe:4096': n_tokens=4096 cannot",
+        ),
+        (["gim", "explain", str(index), "the", "--site", "ln_final.normalized"], "give --checkpoint"),
         (["gim", "add", str(index.parent / "texts"), str(tmp_path / "none")], "there is no index of texts"),
     ):
         with pytest.raises(SystemExit) as ended:

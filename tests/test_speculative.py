@@ -177,10 +177,15 @@ def test_acceptance_adds_up():
 def test_a_target_writes_to_the_end_of_its_context_and_no_further():
     target = Transformer(TransformerConfig(n_tokens=3, n_layers=1, d_model=4, n_ctx=8))
     draft, prompt = ExactInduction(3, floor=0.1), np.array([0, 1, 2])
-    written = [t for one in speculate(target, draft, prompt, length=6, rng=np.random.default_rng(0)) for t in one.tokens]
-    assert len(written) == 6
-    with pytest.raises(ValueError, match="length=7 after a prompt of 3 tokens makes the target read 9, and .* n_ctx=8"):
+    rounds = list(speculate(target, draft, prompt, length=6, rng=np.random.default_rng(0)))
+    assert sum(len(one.tokens) for one in rounds) == 6
+    with pytest.raises(ValueError, match=r"length=7 after .* makes the target read 9, and .* n_ctx=8"):
         next(speculate(target, draft, prompt, length=7, rng=np.random.default_rng(0)))
+
+
+def test_an_infinite_temperature_is_refused():
+    with pytest.raises(ValueError, match="temperature=inf must be finite"):
+        tempered(np.array([0.5, 0.5]), np.inf)
 
 
 def test_what_cannot_be_speculated_is_refused():

@@ -6,13 +6,16 @@ import json
 import multiprocessing
 import os
 import signal
+import weakref
 
 import numpy as np
 import pytest
 
 from nextlens.models.byte_pairs import train_byte_pairs
-from nextlens.models.induction import InfiniGram, SuffixArray
+from nextlens.models.induction import InfiniGram, SuffixArray, index_files, suffix_array
 from nextlens.models.induction.index_files import MANIFEST, writing
+from nextlens.models.induction.infinigram import END
+from nextlens.models.induction.shard import Shard
 from nextlens.models.induction.suffix_array import fingerprint
 from nextlens.models.induction.suffix_sorting import BUILDERS, suffix_order
 from nextlens.models.subwords import Subwords
@@ -70,6 +73,31 @@ def test_long_repeats_are_counted_right(period, count):
     match = InfiniGram(index).match(tokens[:60_000])
     assert (match.length, match.count, match.n_end) == (60_000, count, 1)
     assert InfiniGram(index).matches([tokens[:60_000]])[0].next_counts == match.next_counts
+
+
+def test_a_block_of_80_000_tokens_that_stands_three_times_is_counted():
+    block = np.random.default_rng(0).integers(9, size=80_000)
+    index = SuffixArray.build([np.concatenate([block, [9], block, [10], block])])
+    match = InfiniGram(index).match(block)
+    assert (match.length, match.next_counts) == (80_000, {9: 1, 10: 1, END: 1})
+
+
+def test_a_shard_is_let_go_before_the_next_is_sorted(tmp_path, monkeypatch):
+    seen, build = [], Shard.build.__func__
+
+    def building(*arguments):
+        assert all(one() is None for one in seen)
+        return build(Shard, *arguments)
+
+    def writing_it(folder, shard):
+        seen.append(weakref.ref(shard))
+        return index_files.write_shard(folder, shard)
+
+    monkeypatch.setattr(Shard, "build", building)
+    monkeypatch.setattr(suffix_array, "write_shard", writing_it)
+    documents = [np.arange(40) % 7] * 3
+    assert len(SuffixArray.build(documents, memory=45 * 20, path=tmp_path / "x", builder="pydivsufsort").shards) == 3
+    assert len(seen) == 3
 
 
 def test_numpy_sorts_long_repeats_too():
@@ -315,6 +343,24 @@ def test_a_manifest_that_is_none_is_refused(saved, tmp_path):
         SuffixArray.open(saved)
     (saved / MANIFEST).write_text("{")
     with pytest.raises(ValueError, match=r"index\.json' is not the manifest of an index"):
+        SuffixArray.open(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda said: said["shards"][0].pop("width"), "width"),
+        (lambda said: said["shards"][0].update(tokens="many"), "'tokens' is 'many', which is no count"),
+        (lambda said: said["shards"][0].update(files={}), "'files' of shard 0 are not 0000.heads.bin"),
+        (lambda said: said.update(end=999), "'end' is 999, which is no token"),
+    ],
+    ids=["width", "tokens", "files", "end"],
+)
+def test_a_manifest_that_was_altered_is_named(saved, change, message):
+    said = json.loads((saved / MANIFEST).read_text())
+    change(said)
+    (saved / MANIFEST).write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=f"{MANIFEST}' is not the manifest of an index.*{message}"):
         SuffixArray.open(saved)
 
 

@@ -163,6 +163,13 @@ def test_what_cannot_be_fitted_is_refused():
         fit_threshold(gim, [], rng=rng)
     with pytest.raises(ValueError, match="6 texts, 1 positions and 6 documents"):
         fit_threshold(gim, texts, positions=[np.array([1])], rng=rng)
+    with pytest.raises(ValueError, match=r"texts\[1\] has 1 token"):
+        fit_threshold(gim, [texts[0], texts[1][:1]], rng=rng)
+    with pytest.raises(ValueError, match="thresholds is empty"):
+        fit_threshold(gim, texts, thresholds=[], rng=rng)
+    answers = gim.answers(texts[0][:-1])
+    with pytest.raises(ValueError, match=f"targets hold {N}; with n_tokens={N}"):
+        choose_threshold(answers, np.full(11, N), np.arange(11), N, rng=rng)
     with pytest.raises(ValueError, match="criterion='bit' is not one of"):
         fit_threshold(gim, texts, criterion="bit", rng=rng)
     with pytest.raises(ValueError, match="floor=0 makes"):

@@ -65,6 +65,8 @@ class ExactInduction(Matcher):
             If a token or a position is out of range.
         """
         tokens = checked("tokens", tokens, self.n_tokens)
+        if not len(tokens):
+            return Votes.of_rows([])
         if positions is None:
             return self._everywhere(tokens)
         positions = checked("positions", positions, len(tokens))

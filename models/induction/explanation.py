@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from nextlens.models.arguments import at_least, between
 from nextlens.models.induction.answers import SOURCES, Answers, Threshold
 from nextlens.models.induction.explanation_page import fragment, page
+from nextlens.models.induction.token_ids import checked
 from nextlens.models.induction.votes import Places
 from nextlens.models.vocabulary import Vocabulary
 
@@ -57,7 +58,7 @@ class Passage:
     share: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """One prediction: who makes it, from which places, and what the other parts would have said.
 
@@ -72,7 +73,7 @@ class Explanation:
     answers : Answers
         One row: what each part said.
     places : Places
-        Every place that has a part in the prediction.
+        Every place that has a part in the prediction; in a corpus, beyond 100,000 occurrences, one for each next token.
     passages : tuple of Passage
         Those that weigh most.
     n_tokens : int
@@ -112,11 +113,23 @@ class Explanation:
         law = weight / weight.sum() if weight.any() else np.full(self.n_tokens, 1 / self.n_tokens)
         return (1 - self.floor) * law + self.floor / self.n_tokens
 
-    @cached_property
+    @property
     def candidates(self) -> Int[np.ndarray, " candidate"]:
         """The tokens that any place proposes, the most probable first; of equals the lowest."""
-        proposed = np.unique(self.places.token)
-        return proposed[np.argsort(-self.law[proposed], kind="stable")]
+        return self._proposed[0]
+
+    @property
+    def probabilities(self) -> Float[np.ndarray, " candidate"]:
+        """Those of :attr:`candidates`, with no dense law built."""
+        return self._proposed[1]
+
+    @cached_property
+    def _proposed(self) -> tuple[Int[np.ndarray, " candidate"], Float[np.ndarray, " candidate"]]:
+        token, which = np.unique(self.places.token, return_inverse=True)
+        weight = np.bincount(which, self.places.weight, minlength=len(token)).astype(np.float64)
+        law = (1 - self.floor) * weight / weight.sum() + self.floor / self.n_tokens if len(token) else weight
+        order = np.argsort(-law, kind="stable")
+        return token[order], law[order]
 
     def spelled(self, tokens: Iterable[SupportsIndex]) -> str:
         """What tokens spell; their numbers, without a vocabulary."""
@@ -140,7 +153,7 @@ class Explanation:
         """All places (dim ``place``) and all candidates (dim ``candidate``), and in ``attrs`` who predicts and why."""
         places = {name: ("place", getattr(self.places, name)) for name in ("document", "offset", "token", "weight")}
         return xr.Dataset(
-            {**places, "probability": ("candidate", self.law[self.candidates])},
+            {**places, "probability": ("candidate", self.probabilities)},
             coords={"candidate": self.candidates},
             attrs={**self._numbers(), "document_of_the_context": -1},
         )
@@ -152,8 +165,8 @@ class Explanation:
             "context": self.spelled(self.tokens),
             "others": {name: {**one, "text": self.spelled([one["token"]])} for name, one in self.others().items()},
             "candidates": [
-                {"token": int(token), "text": self.spelled([token]), "probability": float(self.law[token])}
-                for token in self.candidates
+                {"token": int(token), "text": self.spelled([token]), "probability": float(probability)}
+                for token, probability in zip(self.candidates, self.probabilities, strict=True)
             ],
             "passages": [
                 {
@@ -192,8 +205,14 @@ class Explanation:
         held = f"n_corpus={self.n_corpus}, n_context={self.n_context}, {rule}"
         n = self.places.length
         match = "" if self.source == "similar" else f", {n} token{'s' * (n != 1)}"
-        many = f"{len(self.places):,} place{'s' * (len(self.places) != 1)}"
+        count = len(self.places) if self.source == "similar" else round(self.places.weight.sum())
+        many = f"{count:,} place{'s' * (count != 1)}"
+        if count > len(self.places):
+            many += ", one named for each next token"
         return f"Predicted by {IN_WORDS[self.source]}{match}: {many} ({held})."
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         found = self.as_json()
@@ -262,7 +281,7 @@ def explain(
     Raises
     ------
     ValueError
-        If there is no such position, or a number is negative.
+        If there is no such position, a token is none, a number is negative, or there are fewer names than documents.
 
     Examples
     --------
@@ -277,9 +296,12 @@ def explain(
     last = len(tokens) - 1 if position is None else int(between("position", position, 0, len(tokens) - 1))
     at_least("most", most, 0)
     at_least("around", around, 0)
-    read = np.asarray(tokens[: last + 1], dtype=np.int64)
+    read = checked("tokens", tokens[: last + 1], gim.n_tokens)
     answers = gim.answers(read, np.array([last]))
     places = gim.places_of(SOURCES[int(answers.source(gim.threshold)[0])], read)
+    n_documents = sum(index.n_documents for index in _indexes(gim))
+    if names is not None and len(names) < n_documents:
+        raise ValueError(f"names has {len(names)}, and the corpus {n_documents} documents; give one for each")
     document, name = _texts(gim, read), _names(names)
     total = places.weight.sum()
     heaviest = places.heaviest(most)
@@ -314,12 +336,16 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def _indexes(gim: Any) -> tuple[Any, ...]:
+    return getattr(gim.infinigram, "indexes", ())
+
+
 def _texts(gim: Any, context: Int[np.ndarray, " time"]) -> Callable[[int], Int[np.ndarray, " time"]]:
     """From the number of a document to its tokens; -1 is the context."""
 
     def tokens_of(document: int) -> Int[np.ndarray, " time"]:
         at = document
-        for index in getattr(gim.infinigram, "indexes", ()):
+        for index in _indexes(gim):
             if 0 <= at < index.n_documents:
                 return index.document(at)
             at -= index.n_documents

@@ -14,6 +14,7 @@ from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.induction.context_features import GivenFeatures
 from nextlens.models.induction.features import Features, FeatureTable
 from nextlens.models.induction.similarity import DISTANCES, similarity
+from nextlens.models.induction.token_ids import whole
 from nextlens.models.induction.votes import Matcher, Places, Reader, Votes
 
 #: Similarities held at a time, at most: 8 bytes each.
@@ -148,7 +149,7 @@ class FuzzyInduction(Matcher):
         return FuzzyReader(self)
 
     def _checked(self, tokens: Int[np.ndarray, " time"]) -> Int[np.ndarray, " time"]:
-        tokens = np.asarray(tokens, dtype=np.int64)
+        tokens = whole("tokens", tokens)
         at_least("the number of tokens", len(tokens), 1)
         if tokens.min() < 0 or tokens.max() >= self.n_tokens:
             worst = tokens.min() if tokens.min() < 0 else tokens.max()

@@ -13,7 +13,7 @@ from nextlens.models.arguments import at_least
 from nextlens.models.induction.answers import SOURCES
 from nextlens.models.induction.explanation import Explanation
 from nextlens.models.induction.gim import GIM
-from nextlens.models.induction.votes import Places
+from nextlens.models.induction.votes import Places, Votes
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +92,26 @@ def write(
     reader, tokens = gim.reader(), [int(token) for token in prompt]
     votes = [reader.read(token) for token in tokens][-1]
     for _ in range(length):
-        law = tempered((1 - gim.floor) * votes.probabilities(gim.n_tokens)[0] + gim.floor / gim.n_tokens, temperature)
-        token = int(rng.choice(gim.n_tokens, p=law))
+        token, probability = _drawn(gim, votes, temperature, rng)
         source = SOURCES[int(reader.answers.source(gim.threshold)[0])]
-        yield Written(gim, np.array(tokens), token, float(law[token]), source, int(votes.length[0]))
+        yield Written(gim, np.array(tokens), token, probability, source, int(votes.length[0]))
         if token == stop:
             return
         tokens.append(token)
         votes = reader.read(token)
+
+
+def _drawn(gim: GIM, votes: Votes, temperature: float, rng: np.random.Generator) -> tuple[int, float]:
+    """A token and its probability; without a floor, of those that have a vote, and no dense law is built."""
+    token, weight = votes.row(0)
+    if gim.floor or not len(token):
+        law = (1 - gim.floor) * votes.probabilities(gim.n_tokens)[0] + gim.floor / gim.n_tokens
+        token = np.arange(gim.n_tokens)
+    else:
+        law = weight / weight.sum()
+    law = tempered(law, temperature)
+    at = int(rng.choice(len(law), p=law))
+    return int(token[at]), float(law[at])
 
 
 def tempered(law: Float[np.ndarray, " token"], temperature: float) -> Float[np.ndarray, " token"]:
@@ -108,14 +120,16 @@ def tempered(law: Float[np.ndarray, " token"], temperature: float) -> Float[np.n
     Raises
     ------
     ValueError
-        If ``temperature`` is negative.
+        If ``temperature`` is negative or not finite.
 
     Examples
     --------
     >>> tempered(np.array([0.2, 0.4, 0.4]), 0.0).tolist(), tempered(np.array([0.2, 0.8]), 0.5).round(3).tolist()
     ([0.0, 1.0, 0.0], [0.059, 0.941])
     """
-    if at_least("temperature", temperature, 0) == 0:
+    if not at_least("temperature", temperature, 0) < np.inf:
+        raise ValueError(f"temperature={temperature!r} must be finite")
+    if temperature == 0:
         sharp = np.zeros_like(law)
         sharp[law.argmax()] = 1.0
         return sharp

@@ -174,6 +174,7 @@ def _positions(tokens: Int[np.ndarray, " time"], positions: Int[np.ndarray, " ro
     at_least("the number of tokens", len(tokens), 1)
     if positions is None:
         return np.arange(len(tokens))
+    positions = np.asarray(positions)
     if len(positions) and not 0 <= positions.min() <= positions.max() < len(tokens):
         worst = positions.min() if positions.min() < 0 else positions.max()
         raise ValueError(f"positions hold {worst}; with {len(tokens)} tokens they must lie in 0 .. {len(tokens) - 1}")

@@ -68,7 +68,13 @@ class Manifest:
             values = json.loads(path.read_text(encoding="utf-8"))
             made_in = values["format"]
             if made_in == FORMAT:
-                return cls(**values)
+                found = cls(**values)
+                for shard in found.shards:
+                    _checked(shard)
+                _whole("n_tokens", found.n_tokens)
+                if found.end is not None and not 0 <= _whole("end", found.end) < found.n_tokens:
+                    raise ValueError(f"'end' is {found.end}, which is no token")
+                return found
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{str(path)!r} is not the manifest of an index: {error}") from error
         raise ValueError(f"{str(path)!r} is of index format {made_in!r}; this version of nextlens reads {FORMAT}")
@@ -76,6 +82,21 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Put it in the place of the one in ``folder``: from then on, these shards are the index."""
         write_whole(folder / MANIFEST, json.dumps(asdict(self), indent=1).encode())
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name!r} is {value!r}, which is no count")
+    return value
+
+
+def _checked(shard: dict[str, Any]) -> None:
+    """That an entry says all that opening and verifying a shard need."""
+    for name in ("number", "width", "tokens", "documents", "distinct"):
+        _whole(name, shard[name])
+    wanted = {f"{shard['number']:04}.{part}.bin" for part in PARTS}
+    if set(shard["files"]) != wanted:
+        raise ValueError(f"'files' of shard {shard['number']} are not {', '.join(sorted(wanted))}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch, refuse_out_of_range
+from nextlens.models.induction.token_ids import checked
 
 #: The discount of an order of which no count is 1: above 0, so that every token keeps a probability.
 WITHOUT_SINGLETONS = 0.5
@@ -144,13 +145,12 @@ class KneserNey:
 
 def _joined(documents: Sequence[Int[np.ndarray, " _"]], n_tokens: int) -> tuple[Int[np.ndarray, " place"], np.ndarray]:
     """All documents, a place after each that belongs to none; and which places hold a token."""
-    whole = [np.asarray(document, np.int64) for document in documents]
-    if not sum(map(len, whole)):
+    read = [checked(f"documents[{number}]", document, n_tokens) for number, document in enumerate(documents)]
+    if not sum(map(len, read)):
         raise ValueError("documents hold no token: there is nothing to count")
-    refuse_out_of_range("documents", torch.from_numpy(np.concatenate(whole)), n_tokens, limit_name="n_tokens")
-    tokens = np.concatenate([np.append(document, 0) for document in whole])
+    tokens = np.concatenate([np.append(document, 0) for document in read])
     kept = np.ones(len(tokens), bool)
-    kept[np.cumsum([len(document) + 1 for document in whole]) - 1] = False
+    kept[np.cumsum([len(document) + 1 for document in read]) - 1] = False
     return tokens, kept
 
 

@@ -14,6 +14,7 @@ from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
 from nextlens.models.induction.context_features import context_of
 from nextlens.models.induction.generation import tempered
+from nextlens.models.induction.token_ids import checked
 from nextlens.models.induction.votes import Matcher
 from nextlens.models.kernel import Kernel
 
@@ -128,7 +129,7 @@ def speculate(
     at_least("length", length, 0)
     at_least("ahead", ahead, 0)
     at_least("temperature", temperature, 0)
-    tokens = np.asarray(prompt, dtype=np.int64)
+    tokens = checked("prompt", prompt, target.n_tokens)
     end, n_ctx = len(tokens) + length, context_of(target)
     if n_ctx is not None and end - 1 > n_ctx:
         raise ValueError(

@@ -170,7 +170,9 @@ class SuffixArray:
             return self._of((*self.shards, *parts))
         with writing(folder):
             entries = [] if replacing else list(Manifest.of(folder).shards)
-            entries += [write_shard(folder, shard) for shard in parts]
+            for shard in parts:
+                entries.append(write_shard(folder, shard))
+                del shard  # or it would stand beside the next one while that is sorted
             index = self._of(tuple(open_shard(folder, entry) for entry in entries))
             Manifest(index.n_tokens, self.fingerprint, self.end, entries).write(folder)
         return replace(index, folder=folder)

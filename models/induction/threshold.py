@@ -78,6 +78,11 @@ def fit_threshold(
     """
     if not len(texts):
         raise ValueError("texts is empty; a threshold is chosen on at least two documents")
+    short = [number for number, text in enumerate(texts) if len(text) < 2]
+    if short:
+        raise ValueError(
+            f"texts[{short[0]}] has {len(texts[short[0]])} token; a prediction needs one read and one to come"
+        )
     asked = [np.arange(len(text) - 1) for text in texts] if positions is None else list(positions)
     owner = range(len(texts)) if documents is None else documents
     if not len(texts) == len(asked) == len(owner):
@@ -131,6 +136,11 @@ def choose_threshold(
         raise ValueError(f"documents name {len(named)} document; a threshold is cross-validated on at least two")
     if criterion == "bits" and floor == 0:
         raise ValueError("floor=0 makes what no part votes for cost infinitely many bits; give one above 0")
+    if len(targets) and not 0 <= targets.min() <= targets.max() < n_tokens:
+        worst = targets.min() if targets.min() < 0 else targets.max()
+        raise ValueError(f"targets hold {worst}; with n_tokens={n_tokens} they must lie in 0 .. {n_tokens - 1}")
+    if thresholds is not None and not len(thresholds):
+        raise ValueError("thresholds is empty; give at least one to try")
     if thresholds is None:
         thresholds = range(min(int(answers.length.max()) + 1, LONGEST_TRIED) + 1)
     tried = np.unique([Threshold.of(int(one)).corpus for one in thresholds])
