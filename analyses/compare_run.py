@@ -40,7 +40,7 @@ from nextlens.models.vocabulary import Bytes, Vocabulary
 #: Tokens that a kernel says by itself after each prompt.
 DRIFT = 16
 #: Positions at whose end the loss gap is measured, sequences and tokens that influence is sampled on.
-LAST, INFLUENCED, PAST = 4, 12, 96
+LAST, INFLUENCED, PAST = 4, 8, 64
 
 
 def run(

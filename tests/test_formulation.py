@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -323,6 +326,17 @@ def test_a_recipe_names_what_it_does_not_know():
     assert CompareRecipe(("exact", "smollm2-135m"), maps=("last=2",)).command == (
         "nextlens compare exact smollm2-135m --map last=2"
     )
+
+
+def test_every_definition_of_the_page_is_an_object_in_the_file_it_links_to():
+    page = (Path(__file__).parents[1] / "docs/formulation.md").read_text()
+    names = re.findall(r"\[`((?:models|probes|analyses)\.[A-Za-z_.]+)`\]\(\.\./([a-z_/]+)", page)
+    assert len(names) > 30
+    for name, path in names:
+        module = "nextlens." + path.removesuffix("/__init__").replace("/", ".")
+        found = importlib.import_module(module)
+        for part in f"nextlens.{name}".removeprefix(module).split(".")[1:]:
+            found = getattr(found, part)
 
 
 def test_verbs_answer_without_data():
