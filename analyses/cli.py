@@ -11,6 +11,7 @@ from nextlens.analyses.addition_cli import addition
 from nextlens.analyses.belief_cli import belief
 from nextlens.analyses.checkpoint_cli import checkpoint
 from nextlens.analyses.compare_cli import compare, tokenizations
+from nextlens.analyses.encoding_cli import encode, recall
 from nextlens.analyses.fractal_cli import downstream, fractal
 from nextlens.analyses.gim_cli import gim
 from nextlens.analyses.induction_cli import induction
@@ -30,11 +31,13 @@ for question in (
     checkpoint,
     compare,
     downstream,
+    encode,
     fractal,
     gim,
     induction,
     objectives,
     parity,
+    recall,
     tokenizations,
 ):
     nextlens.add_command(question)
