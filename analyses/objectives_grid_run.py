@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -121,7 +122,7 @@ class GridRecipe(WrittenRecipe):
             if one.name == "seeds":
                 value = f"{','.join(map(str, value))}{',' * (len(value) == 1)}"
             elif one.name == "objectives":
-                value = f"'{','.join(value)}'"
+                value = shlex.quote(",".join(value))
             words.append(f"--{one.name.replace('_', '-')} {value}")
         return " ".join(words)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -131,7 +132,7 @@ class ObjectivesRecipe(WrittenRecipe):
         if dict(self.parameters) != dict(usual.parameters):
             words += [f"--set {name}={value:g}" for name, value in self.parameters.items()]
         if self.objectives != usual.objectives:
-            words.append(f"--objectives '{','.join(self.objectives)}'")
+            words.append(f"--objectives {shlex.quote(','.join(self.objectives))}")
         if self.seeds != usual.seeds:
             words.append(f"--seeds {','.join(map(str, self.seeds))}{',' * (len(self.seeds) == 1)}")
         return " ".join(words)

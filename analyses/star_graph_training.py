@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -126,7 +127,7 @@ class StarGraphRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens objectives star-graph", f"--objective '{self.objective}'"]
+        words = ["nextlens objectives star-graph", f"--objective {shlex.quote(self.objective)}"]
         usual = StarGraphRecipe.of(self.objective)
         for one in fields(self):
             value = getattr(self, one.name)
