@@ -6,7 +6,7 @@ weight. Matching looks at words, by whichever matcher; copying looks at what sto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -235,19 +235,38 @@ def lagged_matches(matches: Matches, rng: np.random.Generator) -> Matches:
     longest lags are dealt first, each to a row drawn from those that still want a match and have so much past.
     """
     earlier, weight = matches.earlier.copy(), matches.weight.copy()
-    volume = matches.rows.volume.values
-    for _, at in rows_of_stories(matches.rows):
-        mine = np.flatnonzero(np.isin(matches.row, at))
-        number = {int(v): int(row) for v, row in zip(volume[at], at, strict=True)}
-        wanting = list(mine[np.argsort(volume[matches.row[mine]], kind="stable")])
-        for source in mine[np.argsort(-matches.lags[mine], kind="stable")]:
-            lag = int(matches.lags[source])
-            able = [i for i in range(len(wanting)) if int(volume[matches.row[wanting[i]]]) - lag in number]
-            taker = wanting.pop(able[int(rng.integers(len(able)))]) if able else wanting.pop()
-            if able:
+    volume, lags = matches.rows.volume.values, matches.lags
+    story_of = {int(row): number for number, (_, at) in enumerate(rows_of_stories(matches.rows)) for row in at.tolist()}
+    member = np.array([story_of[row] for row in matches.row.tolist()], dtype=np.int64)
+    for story, (_, at) in enumerate(rows_of_stories(matches.rows)):
+        mine = np.flatnonzero(member == story)
+        number = dict(zip(volume[at].tolist(), at.tolist(), strict=True))
+        when = volume[matches.row[mine]]
+        wanting = mine[np.argsort(when, kind="stable")].tolist()  # the latest, with the most past, last
+        able: list[int] = []
+        for source in mine[np.argsort(-lags[mine], kind="stable")].tolist():
+            lag = int(lags[source])
+            while wanting and int(volume[matches.row[wanting[-1]]]) - lag >= volume[at[0]]:
+                able.append(wanting.pop())
+            place = _drawn(able, lambda one, lag=lag, number=number: int(volume[matches.row[one]]) - lag in number, rng)
+            if place is not None:
+                taker = able[place]
+                able[place] = able[-1]
+                able.pop()
                 earlier[taker] = number[int(volume[matches.row[taker]]) - lag]
                 weight[taker] = matches.weight[source]
     return Matches(matches.rows, matches.row, earlier, weight, matches.gap)
+
+
+def _drawn(items: list[int], fits: Callable[[int], bool], rng: np.random.Generator) -> int | None:
+    """The place of one of the items that fit, each as likely; None if none does."""
+    if not items:
+        return None
+    place = int(rng.integers(len(items)))
+    if fits(items[place]):
+        return place
+    fitting = [number for number, one in enumerate(items) if fits(one)]
+    return fitting[int(rng.integers(len(fitting)))] if fitting else None
 
 
 def permuted_matches(matches: Matches, rng: np.random.Generator) -> Matches:
