@@ -65,13 +65,14 @@ def thresholds(numbers: Mapping[str, Any]) -> CurvesDisplay:
 
     return CurvesDisplay(
         along=[str(one) for one in along],
-        values={named[name]: whole(fit["curve"]["score"]) for name, fit in fits.items()},
+        values={named[name]: whole(fit["curve"]["difference"]) for name, fit in fits.items()},
         intervals={
-            named[name]: np.array([whole(fit["curve"][end]) for end in ("low", "high")]) for name, fit in fits.items()
+            named[name]: np.array([whole(fit["curve"][end]) for end in ("difference_low", "difference_high")])
+            for name, fit in fits.items()
         },
         xlabel="threshold, tokens",
-        ylabel="expected accuracy, %",
-        caption="validated text; beside each name the threshold chosen; bands: 95 % over documents",
+        ylabel="expected accuracy, points\nabove the chosen threshold",
+        caption="validated text; beside each name the threshold chosen; bands: 95 % over documents, paired",
     ).plot()
 
 
