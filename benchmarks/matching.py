@@ -146,6 +146,7 @@ def our_rows(tokens: np.ndarray, folder: Path) -> None:
     budget = 200 * 2**20
     shards = alone(lambda: SuffixArray.build(documents, VOCABULARY, memory=budget, path=folder / "sharded"))
     show(f"nextlens: the same within memory={budget:,} bytes", shards)
+    print(f"  budget {budget / 2**20:.0f} MiB: {'kept' if shards['memory'] * 2**20 <= budget else 'MISSED'}")
     size = sum(file.stat().st_size for file in (folder / "ours").glob("*.bin")) / len(tokens)
     print(f"  on disk: {size:.3f} bytes a token; budget 8: {'kept' if size <= 8 else 'MISSED'}")
     start = perf_counter()
