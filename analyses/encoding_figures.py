@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
@@ -21,11 +22,11 @@ from nextlens.analyses.encoding_data import VERTICES, Subject
 def draw(numbers: Mapping[str, Any], scores: Mapping[str, Mapping[str, xr.Dataset]], folder: Path) -> None:
     """``scores``, of the first subject; ``layers`` and ``partition`` of all, where there are any."""
     first = next(iter(scores))
-    style.save(targets(numbers["subjects"][first], scores[first]).figure_, folder / "scores")
+    _keep(targets(numbers["subjects"][first], scores[first]), folder / "scores")
     if numbers["subjects"][first]["sites"]:
-        style.save(layers(numbers).figure_, folder / "layers")
+        _keep(layers(numbers), folder / "layers")
     if JOINT in scores[first]:
-        style.save(partition(numbers).figure_, folder / "partition")
+        _keep(partition(numbers), folder / "partition")
 
 
 def targets(one: Mapping[str, Any], models: Mapping[str, xr.Dataset]) -> TargetScoresDisplay:
@@ -120,5 +121,10 @@ def draw_cortex(subject: Subject, found: Scored, folder: Path) -> bool:
     else:
         return False
     for display in displays:
-        style.save(display.plot().figure_, folder / f"cortex-{subject.name}-{display.view}")
+        _keep(display.plot(), folder / f"cortex-{subject.name}-{display.view}")
     return True
+
+
+def _keep(display: Any, stem: Path) -> None:
+    style.save(display.figure_, stem)
+    plt.close(display.figure_)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+
 from nextlens.analyses.displays import style
 from nextlens.analyses.displays.recall import RecallDisplay
 from nextlens.analyses.induction_brain import BASE, MATCHED
@@ -14,9 +16,9 @@ from nextlens.analyses.induction_brain_numbers import gap_between
 
 def draw(numbers: Mapping[str, Any], folder: Path) -> None:
     """``recall``, and ``planted`` where anything was."""
-    style.save(recall(numbers).figure_, folder / "recall")
+    _keep(recall(numbers), folder / "recall")
     if any(one["planted"] for one in numbers["subjects"].values()):
-        style.save(planted(numbers).figure_, folder / "planted")
+        _keep(planted(numbers), folder / "planted")
 
 
 def recall(numbers: Mapping[str, Any]) -> RecallDisplay:
@@ -51,3 +53,8 @@ def planted(numbers: Mapping[str, Any]) -> RecallDisplay:
 
 def _three(gap: Mapping[str, Any]) -> list[float]:
     return [gap["difference"], *gap["interval_95"]]
+
+
+def _keep(display: Any, stem: Path) -> None:
+    style.save(display.figure_, stem)
+    plt.close(display.figure_)

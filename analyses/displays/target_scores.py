@@ -96,7 +96,8 @@ class TargetScoresDisplay:
             (made[name],) = ax.plot(
                 places + shifts[k], values, "os^Dv<"[k % 6], color=colour, label=name, markersize=4, zorder=3
             )
-        ax.set_xticks(places, self.names, rotation=45 if sum(map(len, self.names)) > 30 else 0)
+        slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, self.names)) > 30 else {}
+        ax.set_xticks(places, self.names, **slant)
         return made
 
     def _by_rank(self, ax: Axes) -> dict[str, object]:
