@@ -22,8 +22,8 @@ from nextlens.analyses.answering import answer, numbers_of, running, seeds_of
 @click.option(
     "--post-normalisation/--no-post-normalisation", default=None, help="Normalise what is added too.  [default: yes]"
 )
-@click.option("--steps", type=int, help="Steps with coupled positions.  [default: 1500]")
-@click.option("--steps-baseline", type=int, help="Steps of either baseline.  [default: 500]")
+@click.option("--steps", type=int, help="Steps with coupled positions.  [default: 600]")
+@click.option("--steps-baseline", type=int, help="Steps of either baseline.  [default: 120]")
 @click.option("--batch-size", type=int, help="Sums in a batch.  [default: 100]")
 @click.option("--learning-rate", type=float, help="The largest; cosine to a tenth.  [default: 0.002]")
 @click.option("--seeds", metavar="N | A,B,...", help="How many models, or which seeds (3, is seed 3).  [default: 3]")

@@ -59,8 +59,8 @@ class AdditionRecipe(WrittenRecipe):
     d_head: int = 32
     d_mlp: int = 192
     post_normalisation: bool = True
-    steps: int = 1500
-    steps_baseline: int = 500
+    steps: int = 600
+    steps_baseline: int = 120
     batch_size: int = 100
     learning_rate: float = 2e-3
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -1,6 +1,6 @@
 """Sampling from a transformer with keys and values kept, beside reading everything anew, and beside transformers' own.
 
-1,024 prompts of 32 tokens, 32 new tokens each, a transformer of 2 layers of 128. Run with one BLAS thread::
+1,024 prompts of 32 tokens, 32 new tokens each, a transformer of 2 layers of 64. Run with one BLAS thread::
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/decoding.py
 
@@ -103,7 +103,7 @@ def measure(way: str, sizes: argparse.Namespace, answer: multiprocessing.connect
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("prompts", 1024), ("length", 32), ("new", 32), ("width", 128), ("layers", 2)):
+    for name, default in (("prompts", 1024), ("length", 32), ("new", 32), ("width", 64), ("layers", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     sizes = parser.parse_args()
     print(f"{sizes.prompts} prompts of {sizes.length} tokens, {sizes.new} new; {sizes.layers} layers of {sizes.width}")
