@@ -19,6 +19,7 @@ from nextlens.models.batch import Batch
 from nextlens.models.hooked import Hooked, canonical_site
 from nextlens.models.induction.matching_model import MatchingConfig, MatchingModel
 from nextlens.models.induction.residual_head import ResidualHead
+from nextlens.models.induction.retrieval import Retrieval
 from nextlens.models.objectives.matching import Matching
 from nextlens.models.subwords import Subwords
 from nextlens.models.tasks.corpus import Corpus
@@ -56,10 +57,26 @@ class HeadsTogether(nn.Module):
 
     def forward(self, model: Hooked, batch: Batch) -> Float[Tensor, "batch time"]:
         """The sum of their losses at every position."""
+        values, laws = self._read(model, batch)
+        return sum(one.loss(one.head.of(value), laws, batch) for one, value in zip(self.each, values, strict=True))
+
+    @torch.no_grad()
+    def scores(self, model: Hooked, batch: Batch) -> dict[str, Retrieval]:
+        """What each finds of what the model's laws find."""
+        values, laws = self._read(model, batch)
+        return {
+            name: one.retrieval(one.head.of(value), laws, batch)
+            for name, one, value in zip(self.names, self.each, values, strict=True)
+        }
+
+    @torch.no_grad()
+    def _read(
+        self, model: Hooked, batch: Batch
+    ) -> tuple[list[Float[Tensor, "batch time _"]], Float[Tensor, "batch time token"]]:
         sites = [canonical_site(one.head.site, model.sites) for one in self.each]
-        with torch.no_grad(), model.watched(*sites) as seen:
+        with model.watched(*sites) as seen:
             laws = model.log_probs(batch)
-        return sum(one.loss(one.head.of(seen[at]), laws, batch) for one, at in zip(self.each, sites, strict=True))
+        return [seen[at] for at in sites], laws
 
 
 class Matchers(NamedTuple):
@@ -130,11 +147,12 @@ def distilled(recipe: LanguageRecipe, texts: Texts, model: Hooked) -> Matchers:
         )
         for site in (sites_of(model) if recipe.matching_steps else [])
     }
+    found: dict[str, dict[str, float]] = {}
     if matchings:
         together = HeadsTogether(matchings)
         _teach(model, corpus, length, together, recipe.matching_steps, recipe.seed, learning_rate=3e-3)
+        found = _retrieval(lambda batch: together.scores(model, batch), texts.validated, length, recipe.seed)
     heads = {name: one.head for name, one in matchings.items()}
-    found = {name: _retrieval(one, model, texts.validated, length, recipe.seed) for name, one in matchings.items()}
     if not (recipe.matching_steps and recipe.reach):
         return Matchers(heads, None, found)
     student = MatchingModel(
@@ -145,7 +163,9 @@ def distilled(recipe: LanguageRecipe, texts: Texts, model: Hooked) -> Matchers:
     objective = Matching(teacher=model, queries=QUERIES, keys=KEYS, seed=recipe.seed)
     steps = LONGER * recipe.matching_steps
     _teach(student, corpus, recipe.reach, objective, steps, recipe.seed, learning_rate=1e-3)
-    found[MATCHING_MODEL] = _retrieval(objective, student, texts.validated, recipe.reach, recipe.seed)
+    found |= _retrieval(
+        lambda batch: {MATCHING_MODEL: objective.scores(student, batch)}, texts.validated, recipe.reach, recipe.seed
+    )
     return Matchers(heads, student, found)
 
 
@@ -173,12 +193,15 @@ def _teach(
 
 
 def _retrieval(
-    objective: Matching, student: nn.Module | Hooked, corpus: Corpus, length: int, seed: int, batches: int = 8
-) -> dict[str, float]:
-    """Means over a few batches of text that no matcher was taught on."""
+    scores: Callable[[Batch], dict[str, Retrieval]], corpus: Corpus, length: int, seed: int, batches: int = 8
+) -> dict[str, dict[str, float]]:
+    """Of each matcher, means over a few batches of text that no matcher was taught on."""
     stream = iter(corpus.batches(-(-POSITIONS // length), length + 1, np.random.default_rng([seed, 12])))
-    rows = [objective.scores(student, next(stream)) for _ in range(batches)]
-    return {name: float(np.mean([getattr(row, name) for row in rows])) for name in rows[0]._fields}
+    rows = [scores(next(stream)) for _ in range(batches)]
+    return {
+        matcher: {name: float(np.mean([getattr(row[matcher], name) for row in rows])) for name in one._fields}
+        for matcher, one in rows[0].items()
+    }
 
 
 def write_vocabulary(vocabulary: Vocabulary, path: Path) -> None:

@@ -238,6 +238,10 @@ def test_heads_taught_together_have_the_losses_that_they_have_alone():
     alone = sum(one(model, batch) for one in both[0].values())
     together = HeadsTogether(both[1])(model, batch)
     torch.testing.assert_close(together, alone)
+    both[0], both[1] = ({name: Matching(one.head, queries=6, keys=20) for name, one in each.items()} for each in both)
+    assert HeadsTogether(both[1]).scores(model, batch) == {
+        name: one.scores(model, batch) for name, one in both[0].items()
+    }
     together.sum().backward()
     assert all(one.head.A.grad.abs().sum() > 0 for one in both[1].values())
 

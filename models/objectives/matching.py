@@ -189,7 +189,22 @@ class Matching(nn.Module):
         ValueError
             As ``forward``.
         """
-        features, laws = self._features(model, batch), self._laws(model, batch)
+        return self.retrieval(self._features(model, batch), self._laws(model, batch), batch)
+
+    @torch.no_grad()
+    def retrieval(
+        self,
+        features: Float[Tensor, "batch time feature"],
+        laws: Float[Tensor, "batch time teacher_token"],
+        batch: Batch,
+    ) -> Retrieval:
+        """What ``scores`` says, of features of the student and next-token laws of the teacher.
+
+        Raises
+        ------
+        ValueError
+            As ``forward``.
+        """
         student, teacher = self._distances(features, laws, *self._draw(batch))
         return retrieval(student.double().cpu().numpy(), teacher.double().cpu().numpy())
 
