@@ -185,7 +185,7 @@ def by_context(
     skip : int, default=0
         Positions left out at the start of each document.
     whole : Scored, optional
-        Of the same documents read whole, if that is at hand.
+        Of the same documents read whole, nothing skipped, if that is at hand.
     stride : callable, default k // 4
         How far windows move, given their context; 1 is exact and dear.
 
@@ -201,8 +201,8 @@ def by_context(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             rows.append(_memory(scored(kernel, tokens, context=k, stride=stride(k)).after(skip), rng, n_shuffles))
-    last = scored(kernel, tokens).after(skip) if whole is None else whole
-    rows.append(_memory(last, rng, n_shuffles))
+    last = scored(kernel, tokens) if whole is None else whole
+    rows.append(_memory(last.after(skip), rng, n_shuffles))
     columns = {name: ("context", np.array([row[name] for row in rows])) for name in rows[0]}
     return xr.Dataset(columns, coords={"context": [*contexts, 0]}, attrs={"strides": [stride(k) for k in contexts]})
 

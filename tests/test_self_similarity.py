@@ -187,11 +187,16 @@ def test_too_few_documents_are_refused(tokens):
 
 
 def test_context_ablation_ends_with_the_whole_document(tokens):
-    data = by_context(mess3(), tokens, [1, 8], np.random.default_rng(5), n_shuffles=333)
+    whole = scored(mess3(), tokens)
+    data = by_context(mess3(), tokens, [1, 8], np.random.default_rng(5), skip=2, whole=whole, n_shuffles=333)
     assert data.context.values.tolist() == [1, 8, 0]
     assert data.attrs["strides"] == [1, 2]
     assert (np.diff(data["mean"].values) < 0).all()
-    np.testing.assert_allclose(data["mean"][-1], scored(mess3(), tokens).surprisal.mean())
+    np.testing.assert_allclose(data["mean"][-1], whole.after(2).surprisal.mean())
+    expected = fractal.local_whittle(
+        fractal.pooled(whole.after(2).surprisal), n_frequencies=fractal.bandwidth(258, 0.5)
+    )
+    np.testing.assert_allclose(data["whittle"][-1], expected.value)
 
 
 # --- texts
