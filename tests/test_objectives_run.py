@@ -35,7 +35,7 @@ TINY = ObjectivesRecipe(
     ahead=2,
     steps=4,
     every=2,
-    seeds=(0, 1),
+    seeds=(1,),
 )
 STAR = StarGraphRecipe.of("registers", d_model=8, n_layers=1, n_heads=1, batch_size=4, steps=2, every=1, seeds=(3,))
 
@@ -64,8 +64,8 @@ def test_a_run_writes_figures_numbers_and_heads_and_gone_on_with_gives_the_same(
     for figure in ("spectrum", "future", "updater", "registers"):
         assert (tmp_path / "one" / f"{figure}.png").stat().st_size > 1000
     for name in TINY.objectives:
-        assert len(numbers["kl_to_exact"][name]["by_seed"]) == 2
-        assert numbers["training"]["steps"][name]["by_seed"] == [4, 4]
+        assert len(numbers["kl_to_exact"][name]["by_seed"]) == 1
+        assert numbers["training"]["steps"][name]["by_seed"] == [4]
     matched = numbers["at_matched_kl"]
     worst = max(max(numbers["kl_to_exact"][name]["by_seed"]) for name in TINY.objectives)
     assert max(matched["kl"]["by_seed"]) < 2 * worst
