@@ -56,7 +56,8 @@ def test_differences_between_families_alone_are_no_evidence():
     assert downstream.added(BITS, hurst, score, FAMILY, rng).p > 0.05
 
 
-def test_many_models_are_permuted_at_random():
+def test_many_models_are_permuted_at_random(monkeypatch):
+    monkeypatch.setattr(downstream, "MOST_PERMUTATIONS", 500)
     rng = np.random.default_rng(4)
     bits, hurst, score = rng.uniform(0.5, 1, 20), rng.random(20), rng.random(20)
     assert downstream.added(bits, hurst, score, ["a"] * 20, rng).n_permutations == downstream.MOST_PERMUTATIONS
