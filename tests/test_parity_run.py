@@ -15,6 +15,7 @@ from nextlens.analyses import parity_training
 from nextlens.analyses.cli import nextlens
 from nextlens.analyses.displays import style
 from nextlens.analyses.displays.reinforcement import ReinforcementDisplay
+from nextlens.analyses.finished_training import finished
 from nextlens.analyses.parity_numbers import _misses, exact, summary
 from nextlens.analyses.parity_recipe import ParityRecipe
 from nextlens.analyses.parity_reinforcement import mode_direction, steered
@@ -91,6 +92,19 @@ def test_a_run_goes_on_without_doing_again_what_is_done(done, tmp_path, monkeypa
     assert trained == [False]
     for name in ("next_token", "policy_gradient", "star", "what_changed", "steering"):
         assert again[name] == numbers[name]
+
+
+def test_a_training_is_found_again_and_one_of_another_recipe_is_refused(tmp_path):
+    path, model = tmp_path / "one" / checkpoints.FILE_NAME, model_of(3)
+    _, notes = finished(path, {"steps": 1}, lambda: (model, {"rows": [1]}))
+    assert notes["cpu"] >= 0
+    found, again = finished(path, {"steps": 1}, refused, resume=True)
+    assert again == notes
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), model.parameters(), strict=True))
+    with pytest.raises(ValueError, match="was made by another recipe"):
+        finished(path, {"steps": 2}, refused, resume=True)
+    with pytest.raises(AssertionError, match="trained again"):
+        finished(path, {"steps": 1}, refused)
 
 
 def test_a_policy_starts_from_the_model_of_its_moment(done):
