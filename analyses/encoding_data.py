@@ -52,8 +52,8 @@ class Subject:
         "fsaverage5" or "volume"; or why scores cannot be drawn on a brain.
     masker : nilearn masker, optional
         Brings scores back into a volume.
-    planted : array of str, optional
-        What each target of a simulated listener follows.
+    facts : dict
+        ``outside="ignore"`` where runs were trimmed, so that words before their first volume are no mistake.
     """
 
     name: str
@@ -172,13 +172,15 @@ def _components(recipe: EncodingRecipe) -> Iterator[Subject]:
 def _voxels(recipe: EncodingRecipe) -> Iterator[Subject]:
     folder = Path(recipe.folder) if recipe.folder else None
     for name in names_of(recipe):
-        place = _stories_in(folder, name)
-        heard = load_voxels(name, place, folder)
-        subject = _of_stories(recipe, name, heard, list(TEST_STORIES), glove())
+        tested = list(recipe.tested or TEST_STORIES)
+        trained = [story for story in _stories_in(folder, name) if story not in tested][: recipe.stories or None]
+        heard = load_voxels(name, [*trained, *tested], folder)
+        subject = _of_stories(recipe, name, heard, tested, glove())
         yield _changed(
             subject,
             ceiling=_no_ceiling(recipe, "repeats of the test stories are averaged as they are read"),
             cortex="voxels of one listener's own space, for which pycortex has the surfaces",
+            facts={"outside": "ignore"},  # runs are trimmed, and words before the first volume still count
         )
 
 
@@ -218,7 +220,11 @@ def _of_stories(
     else:
         trained = [story for story in sorted(heard.stories) if story not in tested][: recipe.stories or None]
         heard = heard.of([*trained, *tested])
-        cv, inner = HeldOutStories(tested), min(recipe.folds, len(trained))
+        alone = len(trained) == 1
+        cv, inner = (
+            HeldOutStories(tested),
+            BlocksOfStory(4, gap=recipe.gap) if alone else min(recipe.folds, len(trained)),
+        )
     response, treated = heard.response, None
     if recipe.detrend in ("run", "folds"):
         steps = make_pipeline(PolynomialDetrend(float(heard.facts.get("tr", _tr(heard)))), ZScore())
@@ -271,5 +277,5 @@ def _masker(recipe: EncodingRecipe) -> Any:
     except ImportError as error:
         raise ImportError("a BIDS folder is read with nilearn: pip install 'nextlens[brain]'") from error
     if recipe.labels:
-        return NiftiLabelsMasker(recipe.labels)
-    return NiftiMasker(recipe.mask or None)
+        return NiftiLabelsMasker(recipe.labels, standardize=None)
+    return NiftiMasker(recipe.mask or None, standardize=None)

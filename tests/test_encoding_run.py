@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,12 +81,15 @@ def test_the_result_carries_its_recipe_and_a_run_from_it_gives_the_same_bits(fin
     assert {p.name for p in tmp_path.glob("*.png")} == {"scores.png", "partition.png"}
 
 
-def test_runs_that_tested_other_stories_are_not_compared(finished, tmp_path):
-    run(EncodingRecipe(**SMALL, tested=("story03",), spaces=("vectors",)), tmp_path)
-    with pytest.raises(ValueError, match="tested other stories"):
-        EncodingResult.open(finished[1]).compare(EncodingResult.open(tmp_path), "vectors")
+def test_runs_that_tested_other_stories_or_targets_are_not_compared(finished):
+    first = EncodingResult.open(finished[1])
+    one = first.scores["0"]["vectors"]
+    others = {"stories": one.assign_coords(story=["story03", "story11"]), "targets": one.isel(target=slice(3))}
+    for what, other in others.items():
+        with pytest.raises(ValueError, match=what):
+            first.compare(replace(first, scores={"0": {"vectors": other}}), "vectors")
     with pytest.raises(KeyError, match="nobody"):
-        EncodingResult.open(finished[1]).compare(EncodingResult.open(tmp_path), "vectors", "nobody")
+        first.compare(first, "vectors", "nobody")
 
 
 def test_a_damaged_or_missing_result_is_named(finished, tmp_path):
@@ -253,3 +257,64 @@ def test_only_warnings_about_penalties_are_counted():
             warnings.warn("other", stacklevel=1)
     assert len(counted) == 1
     assert [str(one.message) for one in others] == ["other"]
+
+
+def images(folder, volumes=48):
+    """Three runs of four by four by three voxels, with a word every other second, and a mask of seven."""
+    nibabel = pytest.importorskip("nibabel", reason="BIDS folders need nilearn: pip install 'nextlens[brain]'")
+    rng = np.random.default_rng(0)
+    function = folder / "sub-01" / "func"
+    function.mkdir(parents=True)
+    for number in (1, 2, 3):
+        image = nibabel.Nifti1Image(
+            rng.standard_normal((4, 4, 3, volumes)).astype(np.float32), np.diag([30.0, 30, 30, 1])
+        )
+        image.header.set_zooms((30, 30, 30, 2.0))
+        image.header.set_xyzt_units("mm", "sec")
+        stem = function / f"sub-01_task-story_run-{number}"
+        nibabel.save(image, f"{stem}_bold.nii.gz")
+        said = [
+            f"{2 * i + 0.5}\t0.2\t{rng.choice(['one', 'two', 'three'])}" for i in range(volumes) if rng.random() < 0.7
+        ]
+        stem.with_name(stem.name + "_events.tsv").write_text("onset\tduration\tword\n" + "\n".join(said) + "\n")
+    mask = (np.arange(48).reshape(4, 4, 3) % 7 == 0).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(mask, np.diag([30.0, 30, 30, 1])), folder / "mask.nii.gz")
+    return str(folder / "mask.nii.gz")
+
+
+def test_a_bids_folder_goes_from_images_to_scores_on_a_cortex(tmp_path, few_vectors):
+    mask = images(tmp_path / "bids")
+    given = {"data": "bids", "folder": str(tmp_path / "bids"), "subjects": ("01",), "task": "story", "mask": mask}
+    numbers = run(EncodingRecipe(**given, resampling="lanczos", draws=20, alphas=3, stories=1), tmp_path / "out")
+    one = numbers["subjects"]["01"]
+    assert one["targets"]["kept"] == 7
+    assert one["tested"] == ["story_run-3"]
+    assert one["stories"] == 2
+    assert one["on_cortex"] == "volume"
+    assert {path.name for path in (tmp_path / "out").glob("cortex-*.png")} == {
+        "cortex-01-flat.png",
+        "cortex-01-lateral.png",
+    }
+
+
+def test_words_before_the_first_volume_that_was_kept_are_no_mistake_of_trimmed_voxels(tmp_path, few_vectors):
+    h5py = pytest.importorskip("h5py", reason="voxels need h5py: pip install 'nextlens[brain]'")
+    data, grids = tmp_path / "derivative/preprocessed_data/UTS01", tmp_path / "derivative/TextGrids"
+    data.mkdir(parents=True)
+    grids.mkdir()
+    for number, name in enumerate(("a", "b", "c", "d")):
+        with h5py.File(data / f"{name}.hf5", "w") as file:
+            file["data"] = np.random.default_rng(number).standard_normal((50, 3))
+        said = "\n".join(f'{i}.0\n{i + 1}.0\n"{["one", "two", "three"][i % 3]}"' for i in range(100))
+        header = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n100\n<exists>\n1\n'
+        header += '"IntervalTier"\n"word"\n0\n100\n100\n'
+        (grids / f"{name}.TextGrid").write_text(header + said + "\n")
+    recipe = EncodingRecipe(
+        data="voxels", folder=str(tmp_path), subjects=("UTS01",), tested=("d",), stories=2, draws=20
+    )
+    (subject,) = subjects_of(recipe)
+    assert subject.heard.stories == ["a", "b", "d"]
+    assert subject.heard.words.volume.values.min() == 4
+    X = spaces_of(subject, recipe, None).of("vectors")
+    assert X.sizes == {"row": 150, "feature": 16}
+    assert np.isfinite(scored(subject, X, recipe).r.values).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import matplotlib as mpl
@@ -96,9 +97,10 @@ class CortexDisplay:
         for side in ("left", "right"):
             for name, one in (("", image), ("q_", q)):
                 if one is not None:
-                    sides[f"{name}{side}"] = np.asarray(
-                        vol_to_surf(one, surfaces[f"pial_{side}"], inner_mesh=surfaces[f"white_{side}"])
-                    ).reshape(-1)
+                    with warnings.catch_warnings():  # of vertices outside the image, which have no number
+                        warnings.filterwarnings("ignore", message="Mean of empty slice", category=RuntimeWarning)
+                        found = vol_to_surf(one, surfaces[f"pial_{side}"], inner_mesh=surfaces[f"white_{side}"])
+                    sides[f"{name}{side}"] = np.asarray(found).reshape(-1)
         return cls(**sides, **given)
 
     def plot(self) -> CortexDisplay:
