@@ -258,7 +258,7 @@ def scaling_curves(found: Scored, said: SelfSimilarity, rng: np.random.Generator
         at, slopes = fractal.local_slopes(estimate)
         null_slopes = np.array([fractal.local_slopes(one)[1] for one in shuffled])
         null = np.array([one.fluctuations for one in shuffled])
-        bands = report.verdict.bands
+        bands = report.verdicts["position"].bands
         sweep = np.array([[*band.estimate.interval, band.null.values.min(), band.null.values.max()] for band in bands])
         curves[name] = {
             "window": estimate.scales.tolist(),
