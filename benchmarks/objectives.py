@@ -21,7 +21,7 @@ from nextlens.models.transformer import Transformer
 
 #: What a step may cost at most, in next-token steps, one step rolled out and a register behind every token.
 BARS = {"next-latent": 1.35, "registers": 2.2}
-ROUNDS, STEPS = 4, 2
+ROUNDS, STEPS = 3, 2
 
 
 def steps_of(lesson: Lesson) -> Iterator[Step]:
