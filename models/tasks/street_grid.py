@@ -50,7 +50,7 @@ class StreetGrid(PromptedTask):
     --------
     >>> town = StreetGrid()
     >>> print(town.spelled(town.draw(1, np.random.default_rng(0)).tokens.values[0]))
-    8 to 3: E N end
+    21 to 7: N N N W E S E N end
     """
 
     height: int = 5
