@@ -127,7 +127,7 @@ offsets = range(1, ahead + 1)
 pd.DataFrame({name: future_tokens(model, process, tokens, offsets) for name, model in models.items()}).T.round(5)
 
 # %% [markdown]
-# ## What not to conclude
+# ## What you may not conclude
 # One seed and one small process, whose future is a shrunken present: the belief ahead is here an affine map of the
 # belief, so that a high R² of the one does not tell it from the other. A register that follows its position in this
 # test does so where it was trained to; it says nothing of offsets that it never had. `nextlens objectives hmm` compares

@@ -130,7 +130,7 @@ CurvesDisplay(
 ).plot()
 
 # %% [markdown]
-# ## What not to conclude
+# ## What you may not conclude
 # One seed and one small process. The effective rank says how evenly directions are used and not how many there are:
 # directions of little variance hardly count in it, and may still carry what matters. A probe of the belief is no
 # better on NextLat's state than on the other: fewer directions is not more belief. The probe that judges the dynamics
