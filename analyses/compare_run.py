@@ -18,7 +18,7 @@ from nextlens.analyses.compare_numbers import sum_up
 from nextlens.analyses.compare_recipe import CompareRecipe
 from nextlens.analyses.formulation import accuracy, calibration, deployed, drift, rows_of
 from nextlens.analyses.formulation_costs import cost, latency
-from nextlens.analyses.formulation_edits import text_edits
+from nextlens.analyses.formulation_edits import LEAST_WORDS, text_edits
 from nextlens.analyses.formulation_memory import (
     exact_influence,
     exact_memory,
@@ -172,7 +172,7 @@ def _on_texts(recipe: CompareRecipe, seed: int, train: Callable[[Source], Kernel
         lags = [lag for lag in recipe.lags if lag < some.shape[1]]
         mean, most = sampled_influence(kernel, some, lags, rng, others=1)
         contexts = [k for k in recipe.contexts if k < length - 1 - LAST]
-        passages = [spelled.decode(one).strip() for one in some]
+        passages = [_passage(spelled, one) for one in tokens[:INFLUENCED]]
         table[name] = {
             "measures": {key: list(value) for key, value in row.items()},
             "memory": sampled_memory(kernel, tokens[:INFLUENCED], contexts, last=LAST),
@@ -187,6 +187,14 @@ def _on_texts(recipe: CompareRecipe, seed: int, train: Callable[[Source], Kernel
         }
         first = first or (kernel, tokens[:INFLUENCED])
     return {"truth": {}, "kernels": table, "deployed": deployed(first[0], _maps(recipe), first[1], skip=recipe.skip)}
+
+
+def _passage(spelled: Vocabulary, tokens: Int[np.ndarray, " time"]) -> str:
+    """What the last ``PAST`` tokens spell; where those are few words, what more of them spell."""
+    n = PAST
+    while len(words := spelled.decode(tokens[-n:]).strip().split(" ")) < LEAST_WORDS and n < len(tokens):
+        n *= 2
+    return " ".join(words)
 
 
 def _corpus(recipe: CompareRecipe, texts: Domain, vocabulary: Vocabulary) -> Corpus:

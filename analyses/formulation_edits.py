@@ -47,6 +47,8 @@ def _word_deleted(words: list[str], at: int) -> str:
     return " ".join([*words[:at], *words[at + 1 :]])
 
 
+#: Words of a continuation, and the fewest of a passage that has one after a prompt.
+SAID, LEAST_WORDS = 12, 15
 #: From the words of a prompt and a place among them, the edited prompt.
 FAMILIES: dict[str, Callable[[list[str], int], str]] = {
     "space doubled": _space_doubled,
@@ -62,7 +64,7 @@ def text_edits(
     passages: Sequence[str],
     rng: np.random.Generator,
     *,
-    said: int = 12,
+    said: int = SAID,
     within: int = 30,
 ) -> dict[str, Edited]:
     """Edit each prompt once a family, at a random word among its last few, and score what follows.
@@ -85,7 +87,7 @@ def text_edits(
     deltas: dict[str, list[float]] = {name: [] for name in FAMILIES}
     for passage in passages:
         words = passage.split(" ")
-        at_least("words of a passage", len(words), said + 3)
+        at_least("words of a passage", len(words), said + LEAST_WORDS - SAID)
         prompt, after = words[:-said], " " + " ".join(words[-said:])
         tokens, n_bytes = vocabulary.encode(after), len(after.encode())
         plain = _bits(kernel, vocabulary.encode(" ".join(prompt)), tokens)
