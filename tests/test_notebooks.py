@@ -13,7 +13,7 @@ import pytest
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.py"))
 #: What makes a notebook small, in place of the sizes it has for a reader.
-SMALL = {"STEPS": "300", "MPLBACKEND": "agg"}
+SMALL = {"STEPS": "100", "MPLBACKEND": "agg"}
 
 every_notebook = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
