@@ -130,7 +130,7 @@ class ObjectivesRecipe(WrittenRecipe):
             if value != getattr(usual, one.name) and one.name not in ("seeds", "parameters", "objectives"):
                 words.append(f"--{one.name.replace('_', '-')} {value}")
         if dict(self.parameters) != dict(usual.parameters):
-            words += [f"--set {name}={value:g}" for name, value in self.parameters.items()]
+            words += [f"--set {name}={float(value)!r}" for name, value in self.parameters.items()]
         if self.objectives != usual.objectives:
             words.append(f"--objectives {shlex.quote(','.join(self.objectives))}")
         if self.seeds != usual.seeds:
