@@ -20,6 +20,12 @@ from nextlens.models.transformer import Transformer, TransformerConfig
 CONFIG = TransformerConfig(n_tokens=3, n_layers=2, n_heads=2, d_model=16, d_mlp=24, n_ctx=8, seed=1)
 TOKENS = Batch.from_tokens(np.random.default_rng(0).integers(0, 3, (4, 8)))
 
+HEADS = {
+    "next latent": partial(NextLatent, 16, ahead=2),
+    "multi-token": partial(MultiToken, CONFIG, ahead=2),
+    "joint": partial(JointMultiToken, CONFIG, ahead=2),
+}
+
 
 def moved(objective: torch.nn.Module, seed: int = 3) -> torch.nn.Module:
     """With every parameter away from its first value, so that no zero hides a mistake."""
@@ -39,6 +45,19 @@ def packed() -> Batch:
     return TOKENS.with_(attend=attend.tril().expand(4, 7, 7), weights=weights)
 
 
+def padded() -> Batch:
+    """Answers of three, one and four tokens behind a prompt of two, and a row of which nothing is asked."""
+    weights = torch.zeros(4, 7)
+    for row, n in enumerate((3, 1, 4, 0)):
+        weights[row, 1 : 1 + n] = 1
+    return TOKENS.with_(weights=weights)
+
+
+def is_text(batch: Batch, b: int, t: int) -> bool:
+    """Whether the token at ``t`` is a target that counts, or some later one is."""
+    return bool((batch.weights[b, max(t - 1, 0) :] > 0).any())
+
+
 def by_hand(objective: NextLatent, model: Transformer, batch: Batch) -> tuple[float, float]:
     """The two terms by a loop over every pair, each roll-out begun anew."""
     with model.watched("ln_final.normalized", "embed") as seen:
@@ -49,7 +68,7 @@ def by_hand(objective: NextLatent, model: Transformer, batch: Batch) -> tuple[fl
         far, divergence = [], []
         for b in range(len(batch)):
             for t in range(h.shape[1] - i):
-                if batch.attend is not None and not batch.attend[b, t + i, t]:
+                if not is_text(batch, b, t + i) or (batch.attend is not None and not batch.attend[b, t + i, t]):
                     continue
                 state = h[b, t]
                 for step in range(1, i + 1):
@@ -63,7 +82,7 @@ def by_hand(objective: NextLatent, model: Transformer, batch: Batch) -> tuple[fl
     return torch.stack(latent).mean().item(), torch.stack(kl).mean().item()
 
 
-@pytest.mark.parametrize("batch", [TOKENS, packed()], ids=["plain", "packed, with a prompt"])
+@pytest.mark.parametrize("batch", [TOKENS, packed(), padded()], ids=["plain", "packed, with a prompt", "padded"])
 @pytest.mark.parametrize("ahead", [1, 2, 3])
 def test_the_latent_terms_equal_a_loop_over_every_pair(ahead, batch):
     model = Transformer(CONFIG)
@@ -72,6 +91,16 @@ def test_the_latent_terms_equal_a_loop_over_every_pair(ahead, batch):
     total = weighted_mean(objective(model, batch), batch.weights)
     expected = weighted_mean(next_token(model, batch), batch.weights).item() + 2 * latent + 0.5 * kl
     assert total.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
+def test_padding_costs_nothing_and_teaches_nothing(make):
+    model, objective, batch = Transformer(CONFIG), moved(make()), padded()
+    other = batch.tokens.clone()
+    for row, first in enumerate((5, 3, 6, 0)):
+        other[row, first:] = (other[row, first:] + 1) % 3
+    losses = [weighted_mean(objective(model, one), one.weights) for one in (batch, batch.with_(tokens=other))]
+    assert losses[0].item() == losses[1].item()
 
 
 def test_without_its_terms_it_is_next_token_prediction():
@@ -167,15 +196,7 @@ def test_watching_the_two_ends_keeps_the_fused_path_and_changes_nothing():
         assert not torch.allclose(model(TOKENS), fused)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        partial(NextLatent, 16, ahead=2),
-        partial(MultiToken, CONFIG, ahead=2),
-        partial(JointMultiToken, CONFIG, ahead=2),
-    ],
-    ids=["next latent", "multi-token", "joint"],
-)
+@pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
 def test_a_head_is_trained_saved_and_resumed_bit_for_bit(make, tmp_path):
     def run(resume=None, steps=4):
         objective = make()

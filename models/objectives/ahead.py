@@ -10,13 +10,18 @@ from nextlens.models.batch import Batch
 
 
 def reachable(batch: Batch, i: int) -> Bool[Tensor, "batch fewer"]:
-    """Whether position ``t + i`` may look at ``t``, for ``t = 0 .. time - i - 1``.
+    """Whether position ``t + i`` may look at ``t`` and is no padding, for ``t = 0 .. time - i - 1``.
 
-    So it belongs to the same document, and is no padding.
+    Where it may look, it belongs to the same document. Padding is what lies behind the last token that counts as a
+    target: nothing is asked for there, or later.
     """
-    if batch.attend is None:
-        return torch.ones_like(batch.tokens[:, i:], dtype=torch.bool)
-    return batch.attend.diagonal(offset=-i, dim1=1, dim2=2)
+    text = _is_text(batch)[:, i:]
+    return text if batch.attend is None else text & batch.attend.diagonal(offset=-i, dim1=1, dim2=2)
+
+
+def _is_text(batch: Batch) -> Bool[Tensor, "batch time"]:
+    counts_later = (batch.weights != 0).flip(1).cummax(1).values.flip(1)
+    return torch.cat([counts_later[:, :1], counts_later[:, :-1]], dim=1)
 
 
 def mean_where(values: Float[Tensor, "batch fewer"], counted: Bool[Tensor, "batch fewer"]) -> Float[Tensor, ""]:

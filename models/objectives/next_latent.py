@@ -60,8 +60,9 @@ class NextLatent(nn.Module):
         loss   = next-token + weight_latent · latent + weight_kl · kl
 
     The gradient reaches the transformer through ``h_t`` and through the embeddings. A pair ``(t, t+i)``
-    counts if ``t+i`` may look at ``t``: no pair crosses the documents of a packed row, or into padding. The
-    ``kl`` counts only where ``weights[t+i]`` is not zero, the ``latent`` on prompts too (as in the paper).
+    counts if ``t+i`` may look at ``t``: no pair crosses the documents of a packed row, or into padding, which is
+    whatever lies behind the last token that counts as a target. The ``kl`` counts only where ``weights[t+i]`` is
+    not zero, the ``latent`` on prompts too (as in the paper).
     The two terms are added, as one number, to every position, so that ``weighted_mean`` leaves them as they are.
 
     Parameters
