@@ -162,6 +162,24 @@ class Batch:
         return type(self)(**{k: None if v is None else v.to(device) for k, v in moved.items()}, tree=tree)
 
 
+def read_both_ways(batch: Batch) -> Batch:
+    """The batch as a prefix language model reads it: every token of a prompt sees the whole of it, answers see back.
+
+    A prompt reaches to the first position that counts, at which the first token of the answer is said; a row of which
+    nothing counts stays causal. For models whose attention honours ``attend`` above the diagonal.
+
+    Raises
+    ------
+    ValueError
+        If the batch says already what may be seen.
+    """
+    if batch.attend is not None:
+        raise ValueError("attend is given; prompts are read both ways only where nothing else is said of what is seen")
+    place = torch.arange(batch.tokens.shape[1], device=batch.device)
+    prompt = place <= (batch.weights != 0).int().argmax(1, keepdim=True)
+    return batch.with_(attend=(place[:, None] >= place) | (prompt[:, :, None] & prompt[:, None, :]))
+
+
 def _fits(tree: PrefixTree, tokens: Int[Tensor, "batch time"]) -> bool:
     """Whether all positions of a node have read the same of ``tokens``, so that one may stand for all."""
     return tree.node.shape == tokens.shape and torch.equal(tokens.flatten()[tree.first][tree.node], tokens)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextlens.models.batch import Batch
+from nextlens.models.batch import Batch, read_both_ways
+from nextlens.models.bridge import Bridged
 from nextlens.models.objectives.next_token import next_token, weighted_mean
 from nextlens.models.objectives.registers import (
     WithoutRegister,
@@ -117,16 +119,24 @@ def test_no_register_in_a_prompt_and_none_that_would_say_one():
     assert batch.targets[0, batch.tokens[0] == 3].tolist() == [1, 0]
 
 
-def test_a_bidirectional_prompt_is_seen_by_the_registers_of_the_answer():
-    attend = torch.ones(6, 6, dtype=torch.bool).tril()
-    attend[:3, :3] = True
-    weights = torch.tensor([[0.0, 0, 0, 1, 1, 1]])
-    plain = WORD.with_(attend=attend[None], weights=weights)
+def test_a_prompt_read_both_ways_is_seen_by_the_registers_of_the_answer():
+    plain = read_both_ways(WORD.with_(weights=torch.tensor([[0.0, 0, 1, 1, 1, 1]])))
+    whole = torch.ones(6, 6, dtype=torch.bool).tril()
+    whole[:3, :3] = True
+    assert torch.equal(plain.attend[0], whole)
     batch = interleave_registers(plain, register=3, ahead=fixed(WORD, 1))
-    assert batch.attend[0, 0, :3].all()
-    assert batch.attend[0, 4, :4].all()
+    at = batch.tokens[0] == 3
+    assert torch.equal(batch.attend[0][at][:, ~at], whole[2:])
     model = Transformer(CONFIG)
-    torch.testing.assert_close(model(batch)[0, batch.tokens[0] != 3], model(plain)[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(batch)[0, ~at], model(plain)[0], atol=1e-5, rtol=1e-5)
+    with model.watched("embed") as seen:
+        first = model(plain)[0, 0]
+    reached = torch.autograd.grad(first.sum(), seen["embed"])[0][0].abs().amax(-1) > 0
+    assert reached.tolist() == [True] * 3 + [False] * 3
+    causal = read_both_ways(WORD.with_(weights=torch.zeros(1, 6)))
+    assert torch.equal(causal.attend[0], torch.ones(6, 6, dtype=torch.bool).tril())
+    with pytest.raises(ValueError, match="attend is given"):
+        read_both_ways(plain)
 
 
 def test_no_register_says_a_token_of_the_next_document_or_of_padding():
@@ -158,16 +168,44 @@ def test_offsets_are_drawn_once_a_sequence_or_once_a_register_from_their_whole_r
     assert set(by_register.flatten().tolist()) == {1, 2, 3, 4}
 
 
-def test_grid_offsets_point_to_the_lower_right_and_never_round_the_edge():
-    height, width, reach = 3, 4, 2
-    offsets = grid_offsets(300, height, width, reach, np.random.default_rng(0))
+@pytest.mark.parametrize("start", [0, 2])
+def test_grid_offsets_point_to_the_lower_right_and_never_round_the_edge(start):
+    height, width, reach, time = 3, 4, 2, 17
+    offsets = grid_offsets(300, time, np.random.default_rng(0), height=height, width=width, reach=reach, start=start)
     assert set(offsets.flatten().tolist()) == {0, 1, 4, 5}
-    for t in range(height * width):
-        row, column = divmod(t, width)
-        for d in set(offsets[:, t].tolist()) - {0}:
-            down, right = divmod(t + d, width)
-            assert 0 <= down - row < reach
-            assert 0 <= right - column < reach
+    for t in range(time):
+        row, column = divmod(t - start, width)
+        near = {(down, right) for down in range(reach) for right in range(reach)} - {(0, 0)}
+        inside = {(down, right) for down, right in near if row + down < height and column + right < width}
+        expected = {down * width + right for down, right in inside} if 0 <= t - start < height * width else set()
+        assert set(offsets[:, t].tolist()) - {0} == expected
+    assert all(len(set(row.tolist()) - {0}) == 1 for row in offsets)
+
+
+def test_registers_on_a_grid_learn_what_stands_below():
+    """Pictures whose rows are all one row, behind a token of their class: the pixel below is the one read last."""
+    rng, register = np.random.default_rng(0), 4
+
+    def pictures():
+        while True:
+            row = rng.integers(0, 3, (16, 1, 3)).repeat(3, axis=1).reshape(16, 9)
+            yield Batch.from_tokens(np.concatenate([np.full((16, 1), 3), row], axis=1))
+
+    ahead = partial(grid_offsets, height=3, width=3, reach=2, start=1)
+    config = TransformerConfig(n_tokens=5, n_layers=1, n_heads=2, d_model=32, n_ctx=9, seed=1)
+    stream = WithRegisters(pictures(), register=register, ahead=ahead, weight=0.5, rng=np.random.default_rng(1))
+    *_, last = train(Transformer(config), stream, steps=150, optimiser=partial(torch.optim.Adam, lr=1e-2))
+    plain = next(pictures())
+    below = interleave_registers(plain, register=register, ahead=grid_below(plain), weight=0.5)
+    at = below.tokens == register
+    assert torch.equal(below.targets[at].view(16, 6), plain.tokens[:, 1:7])
+    cost = next_token(last.model, below)[at]
+    assert cost.mean() < 0.2 < np.log(3) / 2
+
+
+def grid_below(plain: Batch) -> torch.Tensor:
+    """Three ahead, behind each of the first six pixels."""
+    return torch.tensor([0] + [3] * 6 + [0] * 2).expand(plain.tokens.shape)
 
 
 def test_a_resumed_stream_gives_the_batches_that_would_have_come():
@@ -197,10 +235,22 @@ def test_training_with_registers_lowers_both_losses():
     assert -plain.gather(-1, batch.targets[..., None]).mean() < 1.05
 
 
-def test_a_recurrent_network_refuses_registers_by_name():
+def test_models_that_cannot_read_registers_refuse_them_by_name():
+    batch = interleave_registers(WORD, register=3, ahead=fixed(WORD, 2))
     network = Recurrent(RecurrentConfig(n_tokens=4, d_model=8))
-    with pytest.raises(ValueError, match="attend"):
-        next_token(network, interleave_registers(WORD, register=3, ahead=fixed(WORD, 2)))
+    with pytest.raises(ValueError, match="attend is given; a recurrent network"):
+        next_token(network, batch)
+    with pytest.raises(ValueError, match=r"positions run over 0 .. 5; a recurrent network"):
+        next_token(network, batch.with_(attend=None))
+
+
+def test_a_context_must_hold_the_longer_sequence_where_it_bounds_the_length():
+    batch = interleave_registers(WORD, register=3, ahead=fixed(WORD, 2))
+    assert next_token(Transformer(replace(CONFIG, n_ctx=6)), batch).shape == (1, 11)
+    with pytest.raises(ValueError, match=r"tokens has sequences of 11; .* n_ctx=5"):
+        next_token(Transformer(replace(CONFIG, n_ctx=5)), batch)
+    with pytest.raises(ValueError, match=r"tokens has sequences of 11; .* n_ctx=6"):
+        next_token(Bridged(Transformer(replace(CONFIG, n_ctx=6)).to_bridge()), batch)
 
 
 @pytest.mark.parametrize(

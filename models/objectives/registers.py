@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.attention import causal
 from nextlens.models.batch import Batch, whole_numbers
 from nextlens.models.kernel import Kernel
+
+#: Draws every register's offset: ``(n_sequences, time, rng) -> Int[Tensor, "n_sequences time"]``, 0 for none.
+Draw = Callable[[int, int, np.random.Generator], Tensor]
 
 
 def uniform_offsets(
@@ -44,24 +47,54 @@ def uniform_offsets(
 
 
 def grid_offsets(
-    n_sequences: int, height: int, width: int, reach: int, rng: np.random.Generator
+    n_sequences: int,
+    time: int,
+    rng: np.random.Generator,
+    *,
+    height: int,
+    width: int,
+    reach: int,
+    start: int = 0,
 ) -> Int[Tensor, "n_sequences time"]:
-    """Offsets towards the lower right on a grid read row by row (MuToR-2D).
+    """Offsets towards the lower right on a grid that is read row by row (MuToR-2D).
 
     ``d = (d_h - 1) width + d_w - 1`` with ``(d_h, d_w)`` uniform on ``{1 .. reach}²`` but for ``(1, 1)``, one
-    pair a sequence. Where column ``c + d_w - 1`` lies off the grid the offset is 0, which asks for no register:
-    the paper does not say what happens there, and a wrapped target would be no neighbour.
+    pair a sequence. Where row ``r + d_h - 1`` or column ``c + d_w - 1`` lies off the grid, and at tokens that are
+    not of the grid, the offset is 0, which asks for no register: the paper does not say what happens there, and a
+    wrapped target would be no neighbour.
+
+    Parameters
+    ----------
+    n_sequences, time : int
+        The shape of the batch's tokens.
+    rng : Generator
+    height, width : int
+        Of the grid.
+    reach : int
+        ``d_max2D`` of the paper.
+    start : int, default=0
+        Where the grid's first token stands; what is before it, and behind its last, is something else.
 
     Raises
     ------
     ValueError
-        If ``reach`` is below 2, or above ``height`` or ``width``.
+        If ``reach`` is below 2, or above ``height`` or ``width``, or ``start`` is negative.
+
+    Examples
+    --------
+    Pictures of 4 by 4, each behind a token that says its class:
+
+    >>> from functools import partial
+    >>> ahead = partial(grid_offsets, height=4, width=4, reach=2, start=1)
+    >>> ahead(3, 16, np.random.default_rng(0)).shape
+    torch.Size([3, 16])
     """
     between("reach", reach, 2, min(height, width))
-    down, right = np.divmod(rng.integers(1, reach**2, n_sequences), reach)
-    column = np.arange(height * width) % width
-    offsets = np.where(column + right[:, None] < width, (down * width + right)[:, None], 0)
-    return torch.from_numpy(offsets)
+    at_least("start", start, 0)
+    down, right = (one[:, None] for one in np.divmod(rng.integers(1, reach**2, n_sequences), reach))
+    row, column = np.divmod(np.arange(time) - start, width)
+    inside = (row >= 0) & (row + down < height) & (column + right < width)
+    return torch.from_numpy(np.where(inside, down * width + right, 0))
 
 
 def interleave_registers(
@@ -205,7 +238,10 @@ class WithRegisters:
     batches : iterable of Batch
     rng : Generator
         Draws the offsets.
-    register, ahead, weight, fewest, each
+    ahead : int or callable
+        For :func:`interleave_registers`; or what draws every register's offset, given the shape of a batch's tokens
+        and ``rng``, as ``partial(grid_offsets, height=.., width=.., reach=..)`` does for pictures.
+    register, weight, fewest, each
         For :func:`interleave_registers`.
 
     Examples
@@ -221,27 +257,23 @@ class WithRegisters:
         batches: Iterable[Batch],
         *,
         register: int,
-        ahead: int,
+        ahead: int | Draw,
         rng: np.random.Generator,
         weight: float = 0.3,
         fewest: int = 1,
         each: str = "sequence",
     ) -> None:
-        self.batches, self.rng = batches, rng
-        self._how: dict[str, Any] = {
-            "register": register,
-            "ahead": ahead,
-            "weight": weight,
-            "fewest": fewest,
-            "each": each,
-        }
+        self.batches, self.rng, self.ahead = batches, rng, ahead
+        self._how: dict[str, Any] = {"register": register, "weight": weight, "fewest": fewest, "each": each}
         self._source = iter(batches)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        return interleave_registers(next(self._source), **self._how, rng=self.rng)
+        batch = next(self._source)
+        ahead = self.ahead(*batch.tokens.shape, self.rng) if callable(self.ahead) else self.ahead
+        return interleave_registers(batch, ahead=ahead, **self._how, rng=self.rng)
 
     def state(self) -> dict[str, Any] | None:
         """Where both streams stand, fit for JSON; None if the source cannot say."""
