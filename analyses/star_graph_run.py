@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
+from jaxtyping import Float
 
 from nextlens.analyses.displays import style
 from nextlens.analyses.displays.plan import PlanDisplay
@@ -18,10 +20,18 @@ from nextlens.analyses.displays.staircase import StaircaseDisplay
 from nextlens.analyses.intervals import interval
 from nextlens.analyses.model_training import progress_bar, steps_done
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
-from nextlens.analyses.star_graph import PLACES, PROBED
+from nextlens.analyses.star_graph import ANSWER, DONORS, PLACES, PROBED, SWAPPED, TOGETHER
 from nextlens.analyses.star_graph_training import MEASURED, StarGraphRecipe, StarGraphSeed, train_and_measure
 from nextlens.models.training import over_seeds
 
+#: Of panels, by place.
+TITLES = {
+    "leaf": "at the leaf",
+    "=": "at “=”",
+    "centre": "at the centre",
+    TOGETHER: "at all three",
+    ANSWER: "in the answer",
+}
 #: A seed has solved the task from here on.
 SOLVED = 0.95
 
@@ -37,7 +47,8 @@ def run(
 ) -> dict[str, Any]:
     """Train a transformer for each seed, follow it, and read its plan off the residual stream.
 
-    Writes ``staircase`` and ``plan`` as PNG, PDF and SVG, a checkpoint a model with its head, and ``numbers.json``.
+    Writes ``staircase``, ``plan`` and ``swap`` as PNG, PDF and SVG, a checkpoint a model with its head, and
+    ``numbers.json``.
 
     Parameters
     ----------
@@ -113,6 +124,12 @@ def sum_up(recipe: StarGraphRecipe, found: Sequence[StarGraphSeed]) -> dict[str,
             "by_seed": {str(seed): _by_place(one, "accuracy") for seed, one in zip(recipe.seeds, found, strict=True)},
             "untrained": _by_place(found[0], "untrained"),
         },
+        "swap": {
+            "protocol": f"on {SWAPPED} graphs, shares of ways that are said while the residual stream of a place, "
+            "behind a block (0 is the embedding), is that of the same star asked for its other leaf, or (the control) "
+            "of another star; by place, then block; says_other: of each node behind the centre, by place, block, node",
+            "by_seed": {str(seed): _swap(one) for seed, one in zip(recipe.seeds, found, strict=True)},
+        },
         "training": {"cpu_seconds": [one.cpu_seconds for one in found], "steps": [one.steps for one in found]},
         "seeds": list(recipe.seeds),
         "recipe": recipe.as_json(),
@@ -134,6 +151,21 @@ def _by_place(one: StarGraphSeed, name: str) -> dict[str, dict[str, list[float]]
     }
 
 
+def _swap(one: StarGraphSeed) -> dict[str, Any]:
+    """What came of putting in the stream of another question; what is said undisturbed first."""
+
+    def by_place(name: str, donor: str) -> dict[str, list[Any]]:
+        kept = one.swap[name].sel(donor=donor)
+        return {place: kept.sel(place=place).values.round(4).tolist() for place in kept.place.values}
+
+    own, other = DONORS
+    return {
+        "undisturbed": dict(zip(one.swap.way.values.tolist(), one.swap.usually.values.round(4).tolist(), strict=True)),
+        **{name: by_place(name, own) for name in ("walks_to_other", "walks_to_own", "says_other")},
+        "control": {name: by_place(name, other) for name in ("walks_to_other", "walks_to_own", "says_other")},
+    }
+
+
 def _first_at(one: StarGraphSeed, level: float) -> float | None:
     """Seconds after which this share was first solved; None if it never was."""
     reached = np.flatnonzero(one.curve.solved.values >= level)
@@ -141,7 +173,7 @@ def _first_at(one: StarGraphSeed, level: float) -> float | None:
 
 
 def draw(recipe: StarGraphRecipe, found: Sequence[StarGraphSeed], folder: Path) -> None:
-    """``staircase`` and ``plan`` in ``folder``."""
+    """``staircase``, ``plan`` and ``swap`` in ``folder``."""
     star = f"G({recipe.n_arms}, {recipe.arm_length}), {recipe.objective}"
     stairs = StaircaseDisplay(
         seconds=[one.curve.cpu.values for one in found],
@@ -151,14 +183,32 @@ def draw(recipe: StarGraphRecipe, found: Sequence[StarGraphSeed], folder: Path) 
         caption=f"{star}; greedy, each node after the model's own",
     ).plot()
     style.save(stairs.figure_, folder / "staircase")
+    first = found[0].plan
     plan = PlanDisplay(
-        accuracy={place: np.stack([one.plan.accuracy.sel(place=place).values for one in found]) for place in PLACES},
-        nodes=[int(node) for node in found[0].plan.node.values],
-        guess=float(found[0].plan.guess),
-        chance=float(found[0].plan.chance),
+        shares={
+            TITLES[place]: np.stack([one.plan.accuracy.sel(place=place).values for one in found]) for place in PLACES
+        },
+        names=[f"node {node}" for node in first.node.values],
+        ylabel="held-out accuracy",
+        references={"knows no arm": float(first.guess), "chance": float(first.chance)},
         caption=f"{star}; held-out accuracy of linear probes of a node that is still to be said; lines are seeds",
     ).plot()
     style.save(plan.figure_, folder / "plan")
+    nodes = [f"node {node}" for node in found[0].swap.node.values]
+    swap = PlanDisplay(
+        shares={title: np.stack([_said_other(one.swap, place) for one in found]) for place, title in TITLES.items()},
+        names=[*nodes, "all, from another star"],
+        ylabel="says the other way",
+        caption=f"{star}; the stream of the same star asked for the other leaf put in at these places; lines are seeds",
+    ).plot()
+    style.save(swap.figure_, folder / "swap")
+
+
+def _said_other(swap: xr.Dataset, place: str) -> Float[np.ndarray, "block quantity"]:
+    """Shares of the other way's nodes, and of the whole of it with the control's stream."""
+    other, control = DONORS
+    nodes = swap.says_other.sel(donor=other, place=place).values
+    return np.column_stack([nodes, swap.walks_to_other.sel(donor=control, place=place).values])
 
 
 def summary(recipe: StarGraphRecipe, numbers: Mapping[str, Any], folder: Path) -> str:
@@ -182,6 +232,14 @@ def summary(recipe: StarGraphRecipe, numbers: Mapping[str, Any], folder: Path) -
                 f"{node} " + "/".join(f"{share:.2f}" for share in accuracy) for node, accuracy in nodes.items()
             )
             lines.append(f"    plan at {place:7s} {blocks}")
-    lines.append(f"look at    {folder / 'staircase.png'}, then plan.png and {NUMBERS} beside it")
+        for place, walks in numbers["swap"]["by_seed"][str(seed)]["walks_to_other"].items():
+            first = [nodes[0] for nodes in numbers["swap"]["by_seed"][str(seed)]["says_other"][place]]
+            lines.append(
+                f"    put in {place:9s} other node 1 "
+                + "/".join(f"{share:.2f}" for share in first)
+                + "; whole other way "
+                + "/".join(f"{share:.2f}" for share in walks)
+            )
+    lines.append(f"look at    {folder / 'staircase.png'}, then plan.png, swap.png and {NUMBERS} beside it")
     lines.append(f"repeat     {recipe.command}")
     return "\n".join(lines)

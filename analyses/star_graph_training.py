@@ -14,7 +14,7 @@ import xarray as xr
 
 from nextlens.analyses.objectives_training import OBJECTIVES, Lesson, lesson_steps
 from nextlens.analyses.recipes import WrittenRecipe
-from nextlens.analyses.star_graph import PROBED, answered, plan_by_block
+from nextlens.analyses.star_graph import PROBED, SWAPPED, answered, plan_by_block, swapped_plan
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.tasks.star_graph import CleverHans, StarGraph
@@ -149,6 +149,8 @@ class StarGraphSeed(NamedTuple):
         On graphs that it was not followed on.
     plan : Dataset
         Of :func:`~nextlens.analyses.star_graph.plan_by_block`, and of the same model untrained in ``untrained``.
+    swap : Dataset
+        Of :func:`~nextlens.analyses.star_graph.swapped_plan`.
     cpu_seconds : float
         Of training.
     steps : int
@@ -157,6 +159,7 @@ class StarGraphSeed(NamedTuple):
     curve: xr.Dataset
     final: CleverHans
     plan: xr.Dataset
+    swap: xr.Dataset
     cpu_seconds: float
     steps: int
 
@@ -194,7 +197,8 @@ def train_and_measure(
     probed = task.draw(PROBED, np.random.default_rng([seed, 5]))
     plan = plan_by_block(model, probed)
     plan["untrained"] = plan_by_block(model.untrained(), probed).accuracy
-    return StarGraphSeed(_curve(notes["curve"]), final, plan, float(notes["cpu"]), int(notes["steps"]))
+    swap = swapped_plan(model, task.draw(SWAPPED, np.random.default_rng([seed, 6])))
+    return StarGraphSeed(_curve(notes["curve"]), final, plan, swap, float(notes["cpu"]), int(notes["steps"]))
 
 
 def _curve(found: list[Mapping[str, Any]]) -> xr.Dataset:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -17,10 +19,11 @@ from nextlens.analyses.displays.staircase import StaircaseDisplay
 from nextlens.analyses.objectives_cli import objectives
 from nextlens.analyses.objectives_recipe import ObjectivesRecipe
 from nextlens.analyses.objectives_run import run, summary
-from nextlens.analyses.star_graph import answered, plan_by_block
+from nextlens.analyses.star_graph import answered, plan_by_block, swapped_plan
 from nextlens.analyses.star_graph_run import run as run_star
 from nextlens.analyses.star_graph_run import summary as star_summary
 from nextlens.analyses.star_graph_training import StarGraphRecipe
+from nextlens.models.batch import Batch
 from nextlens.models.tasks.star_graph import StarGraph
 from nextlens.models.transformer import Transformer
 
@@ -54,6 +57,7 @@ def few(monkeypatch):
     monkeypatch.setattr(style, "save", partial(style.save, formats=("png",)))
     for module in (star_graph, star_graph_training):
         monkeypatch.setattr(module, "PROBED", 200)
+    monkeypatch.setattr(star_graph_training, "SWAPPED", 8)
     monkeypatch.setattr(star_graph_training, "MEASURED", 32)
     monkeypatch.setattr(star_graph_training, "FOLLOWED", 16)
 
@@ -115,7 +119,9 @@ def test_a_star_run_shows_every_seed(tmp_path, few):
     assert len(numbers["clever_hans"]["by_token"][0]) == 4
     assert set(numbers["plan"]["by_seed"]["3"]) == {"leaf", "=", "centre"}
     assert len(numbers["plan"]["by_seed"]["3"]["leaf"]["node 1"]) == 2
-    for figure in ("staircase", "plan"):
+    swap = numbers["swap"]["by_seed"]["3"]
+    assert np.shape(swap["control"]["says_other"]["answer"]) == (2, 3)
+    for figure in ("staircase", "plan", "swap"):
         assert (tmp_path / "one" / f"{figure}.png").stat().st_size > 1000
     assert numbers["repeat"] in star_summary(STAR, numbers, tmp_path)
 
@@ -157,12 +163,81 @@ def test_a_staircase_has_a_line_for_each_seed_that_ends_when_it_does():
         StaircaseDisplay(seconds=[[1]], solved=[[np.nan]], guess=0.5, names=["a"])
 
 
+class HeldPlan:
+    """Keeps the leaf at one place behind its only block, and says the way to whatever leaf it finds there."""
+
+    device = torch.device("cpu")
+    sites = ("hook_embed", "blocks.0.hook_resid_post")
+    unembedding = torch.zeros(1, 13)
+
+    def __init__(self, task: StarGraph, back: int) -> None:
+        self.task, self.back, self.n_tokens = task, back, task.n_tokens
+        self.edits: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+        self.seen: dict[str, torch.Tensor] = {}
+
+    def _pass(self, site: str, value: torch.Tensor) -> torch.Tensor:
+        value = self.edits.get(site, torch.clone)(value)
+        self.seen[site] = value
+        return value
+
+    def log_probs(self, batch: Batch) -> torch.Tensor:
+        tokens = self._pass("hook_embed", batch.tokens[..., None].float()).long()[..., 0]
+        start = self.task.length - self.task.arm_length
+        held = torch.zeros(*tokens.shape, 1)
+        if tokens.shape[1] > start + self.back:
+            held[:, start + self.back, 0] = tokens[:, start - 2].float()
+        held = self._pass("blocks.0.hook_resid_post", held)
+        law = torch.full((*tokens.shape, self.n_tokens), -20.0)
+        for row, read in enumerate(batch.tokens.tolist()):
+            edges = read[: start - 3]
+            into = dict(zip(edges[1::2], edges[::2], strict=True))
+            leaf = int(held[row, min(start + self.back, len(read) - 1), 0])
+            way = [leaf]
+            while way[0] in into and len(way) < self.task.arm_length:
+                way.insert(0, into[way[0]])
+            way = [read[start - 3], *way[1 : self.task.arm_length]]
+            for said, node in enumerate(way[: len(read) - start + 1]):
+                law[row, start - 1 + said, node] = 0.0
+        return law.log_softmax(-1)
+
+    __call__ = log_probs
+
+    @contextmanager
+    def watched(self, *sites: str) -> Iterator[dict[str, torch.Tensor]]:
+        self.seen = {}
+        yield self.seen
+
+    @contextmanager
+    def edited(self, site: str, edit: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+        self.edits = {site: edit}
+        yield
+        self.edits = {}
+
+
+@pytest.mark.parametrize("place", ["leaf", "=", "centre"])
+def test_a_plan_is_swapped_where_it_is_held_and_nowhere_else(place):
+    task = StarGraph(layout="coupled")
+    model = HeldPlan(task, star_graph.PLACES[place])
+    found = swapped_plan(model, task.draw(40, np.random.default_rng(0)))
+    assert found.usually.values.tolist() == [1, 1]
+    behind = found.sel(block=1, donor="other leaf")
+    for other in found.place.values:
+        goes = other == place or (other == "all three") or (place == "centre" and other == "answer")
+        assert float(behind.walks_to_other.sel(place=other)) == goes, other
+        assert float(behind.walks_to_own.sel(place=other)) == (not goes), other
+        assert behind.says_other.sel(place=other).values.tolist() == [goes] * 3
+    assert found.walks_to_other.sel(block=0, donor="other leaf").values.tolist() == [1, 0, 0, 1, 0]
+    assert float(found.walks_to_other.sel(donor="other star", block=1).max()) < 0.15
+    assert float(found.walks_to_own.sel(donor="other star", block=1, place=place)) < 0.3
+
+
 def test_a_plan_has_a_panel_for_each_place():
     rows = np.random.default_rng(0).random((2, 3, 2))
-    display = PlanDisplay(accuracy={"leaf": rows, "=": rows}, nodes=[1, 2], guess=0.5, chance=0.1).plot()
+    how = {"names": ["node 1", "node 2"], "ylabel": "accuracy", "references": {"guess": 0.5, "chance": 0.1}}
+    display = PlanDisplay(shares={"at the leaf": rows, "at “=”": rows}, **how).plot()
     assert [ax.get_title() for ax in display.axes_] == ["at the leaf", "at “=”"]
     assert display.axes_[0].lines[2].get_ydata().tolist() == rows[0, :, 0].tolist()
-    with pytest.raises(ValueError, match="accuracy is empty"):
-        PlanDisplay(accuracy={}, nodes=[1], guess=0.5, chance=0.1)
-    with pytest.raises(ValueError, match=r"accuracy\['leaf'\] has shape"):
-        PlanDisplay(accuracy={"leaf": rows}, nodes=[1], guess=0.5, chance=0.1)
+    with pytest.raises(ValueError, match="shares is empty"):
+        PlanDisplay(shares={}, **how)
+    with pytest.raises(ValueError, match=r"shares\['leaf'\] has shape"):
+        PlanDisplay(shares={"leaf": rows}, names=["node 1"], ylabel="accuracy")

@@ -9,7 +9,7 @@ import torch
 from nextlens.models.batch import Batch
 from nextlens.models.decoding import complete
 from nextlens.models.tasks.prompted import answer_start, batch_of, prompts_of, solved
-from nextlens.models.tasks.star_graph import StarGraph, clever_hans
+from nextlens.models.tasks.star_graph import StarGraph, asked_for_another_leaf, clever_hans
 
 TASKS = [StarGraph(), StarGraph(layout="coupled"), StarGraph(n_arms=5, arm_length=3, n_nodes=40)]
 
@@ -42,6 +42,23 @@ def test_the_path_is_the_only_way_from_the_centre_to_the_leaf(task):
         assert all(b in follow[a] for a, b in itertools.pairwise(path))
         into = [v for ends in follow.values() for v in ends]
         assert len(into) == len(set(into)) == task.n_arms * (task.arm_length - 1)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=repr)
+def test_another_leaf_is_the_end_of_another_arm_of_the_same_star(task):
+    drawn = task.draw(50, np.random.default_rng(3))
+    start, other = answer_start(drawn), asked_for_another_leaf(drawn)
+    changed = (drawn.tokens.values != other.tokens.values).any(0)
+    assert changed.nonzero()[0].tolist() == [start - 2, *range(start + 1, task.length)]
+    for row in range(50):
+        follow, centre, leaf, path = read(task, task.spelled(other.tokens.values[row]))
+        assert path == other.path.values[row].tolist()
+        assert (path[0], path[-1]) == (centre, leaf)
+        assert all(b in follow[a] for a, b in itertools.pairwise(path))
+        assert path[1] == other.first_of_arm.values[row, 0] == drawn.first_of_arm.values[row, 1]
+    for _ in range(task.n_arms - 1):
+        other = asked_for_another_leaf(other)
+    assert other.identical(drawn)
 
 
 def test_sequences_have_the_lengths_of_the_published_format():

@@ -178,6 +178,31 @@ def clever_hans(
     )
 
 
+def asked_for_another_leaf(drawn: xr.Dataset) -> xr.Dataset:
+    """The same stars, edge by edge, each asked for the way to the leaf of its next arm.
+
+    So prompts differ in one token, the leaf, and answers behind the centre in every node.
+
+    Parameters
+    ----------
+    drawn : xr.Dataset
+        From :meth:`StarGraph.draw`.
+    """
+    start, first = answer_start(drawn), np.roll(drawn.first_of_arm.values, -1, axis=1)
+    follower = _follower(drawn, start, int(drawn.tokens.max()) + 1)
+    path = drawn.path.values.copy()
+    path[:, 1] = first[:, 0]
+    for node in range(2, path.shape[1]):
+        path[:, node] = follower[np.arange(len(path)), path[:, node - 1]]
+    tokens = drawn.tokens.values.copy()
+    tokens[:, start - 2], tokens[:, start:] = path[:, -1], path
+    return drawn.assign(
+        tokens=drawn.tokens.copy(data=tokens),
+        path=drawn.path.copy(data=path),
+        first_of_arm=drawn.first_of_arm.copy(data=first),
+    )
+
+
 def _follower(drawn: xr.Dataset, start: int, n_tokens: int) -> Int[np.ndarray, "sequence node"]:
     """What each node's outgoing edge leads to, read off the prompt; the centre's is one of several."""
     tokens = drawn.tokens.values[:, :start]
