@@ -57,3 +57,43 @@ def parity(
     recipe = ParityRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
     names = [f"{recipe.n_bits}-bits"]
     answer(recipe, run, summary, "parity", names, out=out, resume=resume, device=device, jobs=jobs, as_json=as_json)
+
+
+@click.command("parity-phases")
+@click.option("--model", help="linear: the theory's chain of linear models; or transformer.  [default: linear]")
+@click.option("--bits", help="Bits of which the parity is asked.  [default: 4,8,16,24]")
+@click.option("--shares", help="Shares of long answers.  [default: 0,0.05,0.1,0.2,0.3,0.4,0.5]")
+@click.option("--steps", type=int, help="Steps of next-token training.  [default: 600]")
+@click.option("--batch-size", type=int, help="Sequences in a batch.  [default: 128]")
+@click.option("--steps-policy", type=int, help="Steps of GRPO.  [default: 80]")
+@click.option("--n-prompts", type=int, help="Prompts in a batch of GRPO.  [default: 32]")
+@click.option("--group", type=int, help="Answers to each prompt.  [default: 8]")
+@click.option("--seeds", metavar="N | A,B,...", help="How many models, or which seeds (3, is seed 3).  [default: 3]")
+@running
+def parity_phases(
+    seeds: str | None,
+    bits: str | None,
+    shares: str | None,
+    out: Any,
+    resume: bool,
+    device: str,
+    jobs: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Where do next tokens teach a chain that is said, and where must reinforcement decide to say it?
+
+    A map over the number of bits and the share of answers that go step by step, no share at all among them.
+    """
+    from nextlens.analyses.parity_phases import PhasesRecipe, run, summary
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if bits is not None:
+        chosen["bits"] = numbers_of("--bits", bits)
+    if shares is not None:
+        chosen["shares"] = numbers_of("--shares", shares, float)
+    recipe = PhasesRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
+    names = [recipe.model]
+    answer(
+        recipe, run, summary, "parity-phases", names, out=out, resume=resume, device=device, jobs=jobs, as_json=as_json
+    )

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
-from nextlens.models.hooked import Hooked
 from nextlens.models.kernel import Kernel
 
 #: Added to the spread of a group's rewards, as in TRL and the code of DeepSeekMath.
@@ -84,7 +83,7 @@ class PolicyGradient:
             raise ValueError(f"penalty={penalty!r} needs the reference that it keeps the model near to")
         self.clip, self.penalty, self.reference = clip, penalty, reference
 
-    def __call__(self, model: Hooked, batch: Batch) -> Float[Tensor, "batch time"]:
+    def __call__(self, model: Kernel, batch: Batch) -> Float[Tensor, "batch time"]:
         """What each position costs; not in nats.
 
         Raises

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from nextlens.models.arguments import at_least, between, one_of
-from nextlens.models.tasks.prompted import BOTH, PromptedStream, PromptedTask, labelled
+from nextlens.models.batch import Batch
+from nextlens.models.tasks.prompted import BOTH, PromptedStream, PromptedTask, labelled, sample
 
 PLUS, EQUALS, BEGIN, END, PAD = range(10, 15)
 HINTS = 15
@@ -108,7 +109,7 @@ class Addition(PromptedTask):
         lengths = (
             rng.integers(1, self.digits + 1, shape) if digits is None else np.full(shape, at_least("digits", digits, 1))
         )
-        return self._with_lengths(lengths, start, rng)
+        return _dataset(self._with_lengths(lengths, start, rng))
 
     def batches(self, size: int, rng: np.random.Generator) -> PromptedStream:
         """As :meth:`PromptedTask.batches`, but the sequences of a batch are equally long: nothing is padded.
@@ -119,17 +120,18 @@ class Addition(PromptedTask):
         at_least("size", size, 1)
         return PromptedStream(lambda rng: self._alike(size, rng), rng)
 
-    def _alike(self, n_sequences: int, rng: np.random.Generator) -> xr.Dataset:
+    def _alike(self, n_sequences: int, rng: np.random.Generator) -> Batch:
         longest = int(rng.integers(1, self.digits + 1, self.n_operands).max())
         lengths = np.empty((0, self.n_operands), dtype=np.int64)
         while len(lengths) < n_sequences:
             more = rng.integers(1, longest + 1, (4 * n_sequences, self.n_operands))
             lengths = np.concatenate([lengths, more[(more == longest).any(1)]])
-        return self._with_lengths(lengths[:n_sequences], None, rng)
+        drawn = self._with_lengths(lengths[:n_sequences], None, rng)
+        return sample(drawn["tokens"], drawn["positions"], drawn["answer"])
 
     def _with_lengths(
         self, lengths: Int[np.ndarray, "sequence operand"], start: int | None, rng: np.random.Generator
-    ) -> xr.Dataset:
+    ) -> dict[str, np.ndarray]:
         shape, widest = lengths.shape, int(lengths.max())
         numerals = rng.integers(10, size=(*shape, widest))
         top = np.arange(widest) == lengths[:, :, None] - 1
@@ -155,7 +157,7 @@ class Addition(PromptedTask):
         numerals = np.zeros((*lengths.shape, lengths.max()), dtype=np.int64)
         for at in np.ndindex(*lengths.shape):
             numerals[at][: lengths[at]] = written[at[0]][at[1]]
-        return self._laid_out(numerals, lengths, start, None)
+        return _dataset(self._laid_out(numerals, lengths, start, None))
 
     def of_digits(self, digits: Int[np.ndarray, "sequence operand significance"], *, start: int = 1) -> xr.Dataset:
         """As :meth:`of`, of numbers given by their digits from the least significant; zeros in front are digits too.
@@ -167,7 +169,7 @@ class Addition(PromptedTask):
         """
         if digits.shape[1] != self.n_operands or digits.min() < 0 or digits.max() > 9:
             raise ValueError(f"digits must be 0 .. 9 of n_operands={self.n_operands} numbers a row")
-        return self._laid_out(digits, np.full(digits.shape[:2], digits.shape[2]), start, None)
+        return _dataset(self._laid_out(digits, np.full(digits.shape[:2], digits.shape[2]), start, None))
 
     def spelled(self, tokens: Int[np.ndarray, " time"]) -> str:
         """As a reader would write it; hints as ``<12>``, padding left out."""
@@ -221,7 +223,7 @@ class Addition(PromptedTask):
         lengths: Int[np.ndarray, "sequence operand"],
         start: int | None,
         rng: np.random.Generator | None,
-    ) -> xr.Dataset:
+    ) -> dict[str, np.ndarray]:
         longest = lengths.max(1)
         lengths_found, which = np.unique(longest, return_inverse=True)
         last = np.array([self._last_start(digits) for digits in lengths_found[::-1].tolist()])[::-1][which]
@@ -272,10 +274,7 @@ class Addition(PromptedTask):
         for j in range(said) if self.reverse else reversed(range(said)):
             numeral(total[:, j], j, asked=True, carry=carries[:, j])
         put(END, 0, asked=True)
-        block = {
-            name: np.stack([np.broadcast_to(value, starts.shape) for value in values], axis=1)
-            for name, values in columns.items()
-        }
+        block = {name: _columns(values, len(starts)) for name, values in columns.items()}
         if self.places != "coupled":
             block["positions"] = self._one_after_another(block["tokens"], starts)
         return block
@@ -293,15 +292,29 @@ class Addition(PromptedTask):
 BLANK = {"tokens": PAD, "positions": 0, "answer": False, "significance": -1, "carry": -1}
 
 
-def _padded(n: int, blocks: list[tuple[np.ndarray, dict[str, np.ndarray]]]) -> xr.Dataset:
+def _columns(
+    values: list[np.ndarray | int], n_rows: int
+) -> Int[np.ndarray, "row position"] | Bool[np.ndarray, "row position"]:
+    """Values side by side, each a column or one number for all rows."""
+    whole = np.empty((n_rows, len(values)), dtype=bool if isinstance(values[0], bool) else np.int64)
+    for t, value in enumerate(values):
+        whole[:, t] = value
+    return whole
+
+
+def _padded(n: int, blocks: list[tuple[np.ndarray, dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:
     """The rows of all blocks, in their places."""
     width = max(block["tokens"].shape[1] for _, block in blocks)
     whole = {name: np.full((n, width), blank) for name, blank in BLANK.items()}
     for rows, block in blocks:
         for name, values in block.items():
             whole[name][rows, : values.shape[1]] = values
-    latents = {name: (BOTH, whole[name]) for name in ("significance", "carry")}
-    return labelled(whole["tokens"], whole["positions"], whole["answer"], **latents)
+    return whole
+
+
+def _dataset(drawn: dict[str, np.ndarray]) -> xr.Dataset:
+    latents = {name: (BOTH, drawn[name]) for name in ("significance", "carry")}
+    return labelled(drawn["tokens"], drawn["positions"], drawn["answer"], **latents)
 
 
 def _summed(

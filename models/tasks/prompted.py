@@ -51,7 +51,7 @@ class PromptedTask(ABC):
             If ``size`` is below 1.
         """
         at_least("size", size, 1)
-        return PromptedStream(lambda rng: self.draw(size, rng), rng)
+        return PromptedStream(lambda rng: batch_of(self.draw(size, rng)), rng)
 
 
 class PromptedStream:
@@ -60,18 +60,18 @@ class PromptedStream:
     Parameters
     ----------
     draw : callable
-        Generator -> dataset.
+        Generator -> batch.
     rng : Generator
     """
 
-    def __init__(self, draw: Callable[[np.random.Generator], xr.Dataset], rng: np.random.Generator) -> None:
+    def __init__(self, draw: Callable[[np.random.Generator], Batch], rng: np.random.Generator) -> None:
         self._draw, self._rng = draw, rng
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        return batch_of(self._draw(self._rng))
+        return self._draw(self._rng)
 
     def state(self) -> dict[str, Any]:
         """Where the generator stands."""
@@ -95,9 +95,17 @@ def batch_of(drawn: xr.Dataset) -> Batch:
 
     Position ``t`` is asked for if ``tokens[t + 1]`` belongs to the answer.
     """
-    tokens, answer = (torch.from_numpy(np.ascontiguousarray(drawn[name].values)) for name in ("tokens", "answer"))
-    positions = torch.from_numpy(np.ascontiguousarray(drawn.positions.values))
-    return Batch.from_tokens(tokens).with_(positions=positions[:, :-1], weights=answer[:, 1:].float())
+    return sample(*(drawn[name].values for name in ("tokens", "positions", "answer")))
+
+
+def sample(
+    tokens: Int[np.ndarray, "sequence position"],
+    positions: Int[np.ndarray, "sequence position"],
+    answer: Bool[np.ndarray, "sequence position"],
+) -> Batch:
+    """As :func:`batch_of`, of the three variables that every task has."""
+    read, places, asked = (torch.from_numpy(np.ascontiguousarray(values)) for values in (tokens, positions, answer))
+    return Batch.from_tokens(read).with_(positions=places[:, :-1], weights=asked[:, 1:].float())
 
 
 def prompts_of(drawn: xr.Dataset) -> Int[torch.Tensor, "sequence prompt"]:
