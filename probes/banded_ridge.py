@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -15,7 +15,7 @@ from nextlens.models.arguments import at_least, one_of
 from nextlens.probes.band_candidates import band_columns, drawn_shares, given_shares, near_shares
 from nextlens.probes.ridge_blocks import Block, block_of, explained_of, held_out_errors, screened
 from nextlens.probes.ridge_cv import ALPHAS, keep, mean_r2, one_or_many, validated
-from nextlens.probes.ridge_decomposition import decomposed, eigenvectors
+from nextlens.probes.ridge_device import device_of
 from nextlens.probes.ridge_memory import MOST_TARGETS, need
 from nextlens.probes.ridge_rows import reduced_rows
 from nextlens.probes.ridge_search import generalised_guess, least
@@ -50,7 +50,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         From the name of a band to its columns, a slice or numbers. None for one band, a ridge.
     alphas : sequence of float
         Tried with every candidate. The largest wins ties.
-    cv, form, memory, n_jobs
+    cv, form, memory, n_jobs, device
         As in :class:`nextlens.probes.ridge_cv.RidgeCV`.
     candidates : int or array of shape (n_candidates, n_bands), default=30
         How many shares to draw, beside the centre and each band alone; or the very shares to try.
@@ -108,6 +108,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         memory=None,
         n_jobs=None,
         random_state=0,
+        device=None,
     ):
         self.bands = bands
         self.alphas = alphas
@@ -119,6 +120,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.memory = memory
         self.n_jobs = n_jobs
         self.random_state = random_state
+        self.device = device
 
     def fit(self, X, y, groups=None):
         """Choose shares and a penalty for each target on held-out folds, then fit on every row.
@@ -136,6 +138,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ValueError
             As :meth:`nextlens.probes.ridge_cv.RidgeCV.fit`, and if bands or candidates are not what they must be.
         """
+        device = device_of(self.device, self.n_jobs)
         data = validated(self, X, y, groups)
         self.band_names_, columns = band_columns(self.bands, data.X.shape[1])
         rng = _generator(self.random_state)
@@ -152,8 +155,8 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
             n_bands=len(columns),
         )
         size = bytes_needed.targets(self.memory, data.Y.shape[1], most=None)
-        rows = reduced_rows(data.X, data.splits, data.dtype, primal=primal)
-        system = Primal(rows, columns) if primal else Dual(rows, columns)
+        rows = reduced_rows(data.X, data.splits, data.dtype, primal=primal, device=device)
+        system = (Primal if primal else Dual)(rows, columns, device)
         walk = one_of("search", self.search, ("walk", "grid")) == "walk"
         known = _searched(system, data, shares, walk, size, self.n_jobs)
         for spread in SPREADS if self.refinements and len(columns) > 1 else ():
@@ -235,8 +238,7 @@ def _same(number: int, known: dict[str, np.ndarray]) -> np.ndarray:
 
 def _searched(system, data, shares, walk, size, n_jobs, known=None) -> dict[str, np.ndarray]:
     """The best candidate and penalty of each target so far, and the error it has."""
-    bare = system if isinstance(system, Dual) else replace(system, rows=system.rows)
-    problem = _Search(bare, data.alphas, shares, walk)
+    problem = _Search(system, data.alphas, shares, walk)
     _, found = assembled(in_blocks(problem, data.Y, size, n_jobs, known), 0, data.Y.shape[1], data.dtype)
     return found
 
@@ -270,9 +272,9 @@ class _Search:
         return Solved(None, state | {"odd": odd, "lost": block.lost, "spread": block.spread})
 
     def _guess(self, block: Block) -> np.ndarray:
-        whole, basis = self.system.whole(self.shares[0], eigenvectors)
-        turned, weight = basis.T @ block.coordinates[-1], float(self.system.rows.weights[-1])
-        return generalised_guess(self.system.form, whole.diagonal, turned, block.total, weight, self.alphas)
+        whole, basis = self.system.whole(self.shares[0], self.system.device.eigenvectors)
+        turned = basis.T @ block.coordinates[-1]
+        return generalised_guess(self.system, whole.diagonal, turned, block.total, self.alphas)
 
     def _try(self, number: int, shares: np.ndarray, block: Block, state: dict) -> None:
         rows, n_targets = self.system.rows, block.y.shape[1]
@@ -304,15 +306,15 @@ class _Refit:
 
     def solve(self, Y: np.ndarray, known: dict[str, np.ndarray]) -> Solved:
         targets = screened(Y, self.system.rows.x.dtype)
-        coordinates = block_of(self.system, targets.values).coordinates[-1]
+        device, coordinates = self.system.device, block_of(self.system, targets.values).coordinates[-1]
         weights = np.empty((self.system.rows.x.shape[1], Y.shape[1]), dtype=targets.values.dtype)
         for number in np.unique(known["candidate"]):
             some = np.flatnonzero(known["candidate"] == number)
             solved, basis = self.system.whole(
-                self.shares[number], lambda matrix: decomposed(matrix, self.alphas.min(), targets.values.dtype)
+                self.shares[number], lambda matrix: device.decomposed(matrix, self.alphas.min(), targets.values.dtype)
             )
-            turned = solved.damped_each(basis.T @ coordinates[:, some], self.alphas[known["alpha"][some]])
-            weights[:, some] = self.system.weights(basis @ turned, self.shares[number])
+            turned = solved.damped_each(basis.T @ coordinates[:, device.at(some)], self.alphas[known["alpha"][some]])
+            weights[:, some] = device.fetch(self.system.weights(basis @ turned, self.shares[number]))
         weights *= targets.scale.astype(weights.dtype)
         weights[:, targets.missing] = np.nan
         found = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -68,10 +68,13 @@ def moments(
     X: Float[np.ndarray, "sample feature"],
     Y: Float[np.ndarray, "sample target"],
     weights: Float[np.ndarray, " sample"] | None = None,
+    *,
+    gram: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Moments:
     """The weighted moments of rows, summed in float64 whatever the precision of the rows.
 
-    Rows are first moved by the first row, so a column that is constant has a variance of exactly 0.
+    Rows are first moved by the first row, so a column that is constant has a variance of exactly 0. ``gram`` is what
+    multiplies centred rows by themselves, ``xᵀx``, if not NumPy.
 
     Raises
     ------
@@ -81,7 +84,7 @@ def moments(
     weights = row_weights(weights, len(X))
     refuse_unequal_lengths(X=X, Y=Y)
     refuse_not_finite(X=X, Y=Y)
-    moved = reduce(add, (_block_moments(*block) for block in _blocks(X, Y, weights)))
+    moved = reduce(add, (_block_moments(*block, gram or _gram) for block in _blocks(X, Y, weights)))
     return replace(moved, mean_x=moved.mean_x + X[0], mean_y=moved.mean_y + Y[0])
 
 
@@ -283,13 +286,18 @@ def _block_moments(
     X: Float[np.ndarray, "sample feature"],
     Y: Float[np.ndarray, "sample target"],
     weights: Float[np.ndarray, " sample"],
+    gram: Callable[[np.ndarray], np.ndarray],
 ) -> Moments:
     weight = float(weights.sum())
     share = weights / weight if weight > 0 else weights
     mean_x, mean_y = share @ X, share @ Y
     root = np.sqrt(weights)[:, None]
     x, y = (X - mean_x) * root, (Y - mean_y) * root
-    return Moments(weight, mean_x, mean_y, x.T @ x, x.T @ y, np.einsum("st,st->t", y, y))
+    return Moments(weight, mean_x, mean_y, gram(x), x.T @ y, np.einsum("st,st->t", y, y))
+
+
+def _gram(x: Float[np.ndarray, "sample feature"]) -> Float[np.ndarray, "feature feature"]:
+    return x.T @ x
 
 
 def _scoring_weights(truth: np.ndarray, guess: np.ndarray, weights: object) -> Float[np.ndarray, " sample"]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from nextlens.probes.ridge_rows import Rows, reduced_targets, squares
+from nextlens.probes.ridge_device import Array
+from nextlens.probes.ridge_rows import Rows
 from nextlens.probes.ridge_search import every_penalty, least, walked
 from nextlens.probes.ridge_systems import Fold, System
 
@@ -56,10 +57,11 @@ class Block:
 
     Attributes
     ----------
-    y : Float[np.ndarray, "reduced target"]
+    y : Float[Array, "reduced target"]
+        On the device of the system, as the coordinates are.
     means : Float[np.ndarray, "set target"]
         Over what each fold trains on, and last over all rows.
-    coordinates : list of Float[np.ndarray, "_ target"]
+    coordinates : list of Float[Array, "_ target"]
         Of each fold, and last of all rows: see :mod:`nextlens.probes.ridge_systems`.
     lost : Float[np.ndarray, " target"]
         Of the squared error on held-out rows, what no penalty can change.
@@ -69,9 +71,9 @@ class Block:
         Squares of all rows about their mean.
     """
 
-    y: Float[np.ndarray, "reduced target"]
+    y: Float[Array, "reduced target"]
     means: Float[np.ndarray, "set target"]
-    coordinates: list[Float[np.ndarray, "_ target"]]
+    coordinates: list[Float[Array, "_ target"]]
     lost: Float[np.ndarray, " target"]
     spread: Float[np.ndarray, " target"]
     total: Float[np.ndarray, " target"]
@@ -90,10 +92,11 @@ class Block:
 
 def block_of(system: System, Y: Float[np.ndarray, "row target"]) -> Block:
     """Everything the folds need of centred targets: one pass over the rows."""
-    rows = system.rows
-    y, lost = reduced_targets(rows, Y)
-    sums = np.array([rows.ones[part.at].astype(y.dtype) @ y[part.at] for part in rows.stretches], dtype=np.float64)
-    own = np.array([squares(y[part.at]) for part in rows.stretches]) + lost
+    rows, device = system.rows, system.device
+    y, lost = _reduced(system, device.put(Y))
+    ones = device.put(rows.ones.astype(rows.x.dtype))
+    sums = np.array([device.fetch(ones[part.at] @ y[part.at]) for part in rows.stretches], dtype=np.float64)
+    own = np.array([device.squares(y[part.at]) for part in rows.stretches]) + lost
     tested, n_rows = _times_tested(rows)
     means = _membership(rows) @ sums / rows.weights[:, None]
     return Block(
@@ -116,27 +119,27 @@ def held_out_errors(
 
     What no penalty can change is left out: see ``Block.lost``.
     """
-    rows, n_alphas = system.rows, folds[0].maps.shape[1]
+    rows, device, n_alphas, dtype = system.rows, system.device, folds[0].maps.shape[1], system.rows.x.dtype
     order = slice(None) if guess is None else np.argsort(guess, kind="stable")
-    turned, truth = [], []
+    there, turned, truth = device.at(order), [], []
     for i, fold in enumerate(folds):
-        turned.append(fold.turned(block.coordinates[i])[:, order])
-        test = rows.test[i]
-        held = block.y[test]
-        held -= np.outer(rows.ones[test].astype(held.dtype), block.means[i].astype(held.dtype))
-        truth.append(held[:, order])
+        turned.append(fold.turned(block.coordinates[i])[:, there])
+        held = block.y[device.at(rows.test[i])]
+        ones = device.put(rows.ones[rows.test[i]].astype(dtype))
+        held -= ones[:, None] * device.put(block.means[i].astype(dtype))
+        truth.append(held[:, there])
 
     def error(alpha: int, some: slice | Int[np.ndarray, " some"]) -> Float[np.ndarray, " some"]:
-        total = 0.0
+        total, some = 0.0, device.at(some)
         for fold, coordinates, held in zip(folds, turned, truth, strict=True):
             residual = fold.predicted(alpha, coordinates[:, some])
             residual -= held[:, some]
-            total = total + squares(residual)
+            total = total + device.squares(residual)
         return total
 
     if guess is None:
         return every_penalty(error, n_alphas, block.y.shape[1])
-    errors, nothing = np.empty((n_alphas, len(guess))), np.sum([squares(held) for held in truth], axis=0)
+    errors, nothing = np.empty((n_alphas, len(guess))), np.sum([device.squares(held) for held in truth], axis=0)
     errors[:, order] = walked(error, guess[order], nothing, n_alphas)
     return errors
 
@@ -153,6 +156,23 @@ def explained_of(
 ) -> Float[np.ndarray, " *any target"]:
     """``1 - error / spread``; NaN where there is no spread."""
     return 1.0 - np.divide(error, spread, out=np.full(np.shape(error), np.nan), where=spread > 0)
+
+
+def _reduced(
+    system: System, Y: Float[Array, "row target"]
+) -> tuple[Float[Array, "reduced target"], Float[np.ndarray, "stretch target"]]:
+    """The targets as the system has its features, and the sum of squares that each stretch has lost by that."""
+    rows, device = system.rows, system.device
+    y = device.empty((len(rows.x), Y.shape[1]), rows.x.dtype)
+    lost = np.zeros((len(rows.stretches), Y.shape[1]))
+    for i, (part, turn) in enumerate(zip(rows.stretches, system.turns, strict=True)):
+        taken = Y[device.at(part.rows)]
+        if turn is None:
+            y[part.at] = taken
+        else:
+            y[part.at] = turn.T @ taken
+            lost[i] = np.maximum(device.squares(taken) - device.squares(y[part.at]), 0.0)
+    return y, lost
 
 
 def _times_tested(rows: Rows) -> tuple[Float[np.ndarray, " stretch"], Float[np.ndarray, " stretch"]]:

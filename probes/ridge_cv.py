@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 from nextlens.models.arguments import one_of
 from nextlens.probes.ridge import penalties
 from nextlens.probes.ridge_blocks import block_of, chosen, explained_of, held_out_errors, screened
-from nextlens.probes.ridge_decomposition import Decomposition, eigenvectors
+from nextlens.probes.ridge_device import Array, Decomposed, device_of
 from nextlens.probes.ridge_memory import need, products_in
 from nextlens.probes.ridge_rows import reduced_rows
 from nextlens.probes.ridge_search import generalised_guess
@@ -53,6 +53,10 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Bytes that may be used beyond the data and what is returned, in each process. Refused if too few.
     n_jobs : int, optional
         As in joblib; None leaves it to ``joblib.parallel_config``.
+    device : Device, optional
+        Where products and decompositions are done, such as :class:`nextlens.models.torch_device.TorchDevice`; None for
+        NumPy. Features go there once, targets block by block, and ``memory`` is that of the device; what comes back is
+        NumPy's. In float64 the numbers are those of NumPy to 1e-6.
 
     Attributes
     ----------
@@ -88,13 +92,14 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
     ([1.0, 0.1], 'primal', (2, 4))
     """
 
-    def __init__(self, alphas=ALPHAS, *, cv=5, search="walk", form="auto", memory=None, n_jobs=None):
+    def __init__(self, alphas=ALPHAS, *, cv=5, search="walk", form="auto", memory=None, n_jobs=None, device=None):
         self.alphas = alphas
         self.cv = cv
         self.search = search
         self.form = form
         self.memory = memory
         self.n_jobs = n_jobs
+        self.device = device
 
     def fit(self, X, y, groups=None):
         """Choose a penalty for each target on held-out folds, then fit on every row.
@@ -110,9 +115,10 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a penalty, a shape or the memory is not what it must be, X is not finite, every target has values that
-            are not, or folds leak (:func:`nextlens.probes.ridge_splits.checked_splits`).
+            If a penalty, a shape, the memory or the device is not what it must be, X is not finite, every target has
+            values that are not, or folds leak (:func:`nextlens.probes.ridge_splits.checked_splits`).
         """
+        device = device_of(self.device, self.n_jobs)
         data = validated(self, X, y, groups)
         n_alphas = len(data.alphas)
         primal = data.primal(one_of("form", self.form, ("auto", "primal", "dual")))
@@ -121,9 +127,9 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
             data.splits, data.X.shape, n_alphas, data.dtype.itemsize, data.Y.dtype.itemsize, primal=primal
         )
         size = bytes_needed.targets(self.memory, data.Y.shape[1])
-        rows = reduced_rows(data.X, data.splits, data.dtype, primal=primal)
+        rows = reduced_rows(data.X, data.splits, data.dtype, primal=primal, device=device)
         everything = (np.arange(data.X.shape[1]),)
-        system = Primal(rows, everything) if primal else Dual(rows, everything)
+        system = (Primal if primal else Dual)(rows, everything, device)
         problem = _shared(system, data.alphas, data.Y.shape[1], walk=self.search == "walk")
         weights, found = assembled(
             in_blocks(problem, data.Y, size, self.n_jobs), data.X.shape[1], data.Y.shape[1], data.dtype
@@ -215,28 +221,22 @@ class _Shared:
 
     system: System
     folds: list[Fold]
-    whole: Decomposition
-    basis: np.ndarray
+    whole: Decomposed
+    basis: Array
     alphas: Float[np.ndarray, " alpha"]
     walk: bool
 
     def solve(self, Y: np.ndarray, known: dict[str, np.ndarray]) -> Solved:
-        targets = screened(Y, self.basis.dtype)
+        targets = screened(Y, self.system.rows.x.dtype)
         block = block_of(self.system, targets.values)
         turned = self.basis.T @ block.coordinates[-1]
         guess = None
         if self.walk:
-            guess = generalised_guess(
-                self.system.form,
-                self.whole.diagonal,
-                turned,
-                block.total,
-                float(self.system.rows.weights[-1]),
-                self.alphas,
-            )
+            guess = generalised_guess(self.system, self.whole.diagonal, turned, block.total, self.alphas)
         errors = held_out_errors(self.system, self.folds, block, guess)
         best, score = chosen(errors, block)
-        weights = self.system.weights(self.basis @ self.whole.damped_each(turned, self.alphas[best]), np.ones(1))
+        solution = self.basis @ self.whole.damped_each(turned, self.alphas[best])
+        weights = self.system.device.fetch(self.system.weights(solution, np.ones(1)))
         weights *= targets.scale.astype(weights.dtype)
         weights[:, targets.missing] = np.nan
         odd = targets.missing | targets.constant
@@ -260,6 +260,7 @@ def _shared(system: System, alphas: Float[np.ndarray, " alpha"], n_targets: int,
     for i in range(system.rows.n_folds):
         joined = len(alphas) * len(system.rows.test[i]) < n_targets
         folds.append(system.fold(i, shares, alphas, joined=joined))
-    whole, basis = system.whole(shares, eigenvectors)
+    whole, basis = system.whole(shares, system.device.eigenvectors)
     bare = replace(system, rows=replace(system.rows, grams=None))
-    return _Shared(bare, folds, Decomposition(np.empty((0, len(whole.diagonal))), whole.diagonal), basis, alphas, walk)
+    whole = replace(whole, basis=system.device.empty((0, len(whole.diagonal)), np.float64))
+    return _Shared(bare, folds, whole, basis, alphas, walk)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nextlens.probes.ridge import Moments, moments
+from nextlens.probes.ridge_device import HERE, Device
 from nextlens.probes.ridge_splits import Piece, Split, few, pieces_of
 
 #: Of a long piece, directions with less than this share of the largest variance are left out.
@@ -78,7 +79,9 @@ class Rows:
         return np.concatenate([np.arange(s.at.start, s.at.stop) for s in self.stretches if fold in getattr(s, side)])
 
 
-def reduced_rows(X: Float[np.ndarray, "row feature"], splits: list[Split], dtype: np.dtype, *, primal: bool) -> Rows:
+def reduced_rows(
+    X: Float[np.ndarray, "row feature"], splits: list[Split], dtype: np.dtype, *, primal: bool, device: Device = HERE
+) -> Rows:
     """Centred rows, their stretches, and in the primal form the sums of products of every fold.
 
     A piece of more rows than features is replaced by the square root of its moments: as many rows as there are
@@ -87,8 +90,10 @@ def reduced_rows(X: Float[np.ndarray, "row feature"], splits: list[Split], dtype
     mean = X.mean(0, dtype=np.float64)
     pieces = pieces_of(splits, len(X))
     by_piece = few(pieces, splits)
-    found = [_moments(X[piece.rows]) for piece in pieces] if primal and by_piece else None
-    parts = [_stretch(X, mean, piece, None if found is None else found[i], dtype) for i, piece in enumerate(pieces)]
+    found = [_moments(X[piece.rows], device) for piece in pieces] if primal and by_piece else None
+    parts = [
+        _stretch(X, mean, piece, None if found is None else found[i], dtype, device) for i, piece in enumerate(pieces)
+    ]
     ends = np.cumsum([len(x) for x, _, _ in parts]).tolist()
     stretches = tuple(
         Stretch(piece.rows, piece.train, piece.test, slice(end - len(x), end), turn)
@@ -101,7 +106,7 @@ def reduced_rows(X: Float[np.ndarray, "row feature"], splits: list[Split], dtype
         fitted = (
             [reduce(add, (found[i] for i in members)) for members in [*whole, list(range(len(pieces)))]]
             if found is not None
-            else [_moments(X[rows]) for rows in sets]
+            else [_moments(X[rows], device) for rows in sets]
         )
         grams, means = tuple(one.xx for one in fitted), np.array([one.mean_x for one in fitted])
     else:
@@ -119,33 +124,8 @@ def reduced_rows(X: Float[np.ndarray, "row feature"], splits: list[Split], dtype
     )
 
 
-def reduced_targets(
-    rows: Rows, Y: Float[np.ndarray, "row target"]
-) -> tuple[Float[np.ndarray, "reduced target"], Float[np.ndarray, "stretch target"]]:
-    """The targets as :class:`Rows` has its features, and the sum of squares that each stretch has lost by that."""
-    y = np.empty((len(rows.x), Y.shape[1]), dtype=rows.x.dtype)
-    lost = np.zeros((len(rows.stretches), Y.shape[1]))
-    for i, part in enumerate(rows.stretches):
-        taken = Y[part.rows]
-        if part.turn is None:
-            y[part.at] = taken
-        else:
-            y[part.at] = part.turn.T @ taken
-            lost[i] = np.maximum(squares(taken) - squares(y[part.at]), 0.0)
-    return y, lost
-
-
-def squares(values: Float[np.ndarray, "row many"]) -> Float[np.ndarray, " many"]:
-    """Sums of squares over rows: short runs in the precision of the values, and those in float64."""
-    total = np.zeros(values.shape[1])
-    for start in range(0, len(values), 256):
-        run = values[start : start + 256]
-        total += np.einsum("rm,rm->m", run, run)
-    return total
-
-
-def _moments(X: Float[np.ndarray, "row feature"]) -> Moments:
-    return moments(X, np.zeros((len(X), 0)))
+def _moments(X: Float[np.ndarray, "row feature"], device: Device) -> Moments:
+    return moments(X, np.zeros((len(X), 0)), gram=device.gram)
 
 
 def _stretch(
@@ -154,6 +134,7 @@ def _stretch(
     piece: Piece,
     found: Moments | None,
     dtype: np.dtype,
+    device: Device,
 ) -> tuple[
     Float[np.ndarray, "reduced feature"], Float[np.ndarray, " reduced"], Float[np.ndarray, "taken reduced"] | None
 ]:
@@ -161,17 +142,18 @@ def _stretch(
     n, p = len(piece.rows), X.shape[1]
     if found is None or n <= p + 1:
         return (X[piece.rows] - mean).astype(dtype), np.ones(n), None
-    variance, directions = np.linalg.eigh(found.xx)
+    solved = device.eigenvectors(found.xx)
+    variance, directions = solved.diagonal, device.fetch(solved.basis)
     kept = variance > LEAST_VARIANCE * variance[-1]
     root = np.sqrt(variance[kept])
     centre = np.sqrt(n) * (found.mean_x - mean)
     x = np.vstack([centre, root[:, None] * directions[:, kept].T])
     ones = np.zeros(len(x))
     ones[0] = np.sqrt(n)
-    to_directions = directions[:, kept] / root
+    to_directions = device.put(directions[:, kept] / root)
     turn = np.empty((n, len(x)), dtype=dtype)
     turn[:, 0] = 1.0 / np.sqrt(n)
     for start in range(0, n, 4096):
         some = piece.rows[start : start + 4096]
-        turn[start : start + 4096, 1:] = (X[some] - found.mean_x) @ to_directions
+        turn[start : start + 4096, 1:] = device.fetch(device.put(X[some] - found.mean_x) @ to_directions)
     return x.astype(dtype), ones, turn

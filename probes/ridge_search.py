@@ -7,6 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
+from nextlens.probes.ridge_device import Array
+from nextlens.probes.ridge_systems import System
+
 #: The error of one penalty, by its number, for some targets.
 Error = Callable[[int, slice | Int[np.ndarray, " some"]], Float[np.ndarray, " some"]]
 
@@ -51,11 +54,10 @@ def least(errors: Float[np.ndarray, "alpha target"]) -> Int[np.ndarray, " target
 
 
 def generalised_guess(
-    form: str,
+    system: System,
     values: Float[np.ndarray, " kept"],
-    turned: Float[np.ndarray, "kept target"],
+    turned: Float[Array, "kept target"],
     total: Float[np.ndarray, " target"],
-    weight: float,
     alphas: Float[np.ndarray, " alpha"],
 ) -> Int[np.ndarray, " target"]:
     """The penalty of least generalised cross-validation, which needs no fold.
@@ -65,11 +67,13 @@ def generalised_guess(
     ``total - Σ b² (1 - α² / (λ + α)²)`` over rows. It trusts rows to be independent, so neighbours in time make it
     choose too small a penalty: a place to start from and no more. Golub, Heath and Wahba, Technometrics 21, 1979.
     """
+    device, weight = system.device, float(system.rows.weights[-1])
     stiffness = values + alphas[:, None]
-    if form == "primal":
+    if system.form == "primal":
         gains = (stiffness + alphas[:, None]) / stiffness**2
     else:
         gains = 1.0 - (alphas[:, None] / stiffness) ** 2
     free = np.maximum(weight - 1.0 - (values / stiffness).sum(1), 1.0)
-    residual = np.maximum(total - gains.astype(turned.dtype) @ turned**2, 0.0)
+    gained = device.fetch(device.put(gains.astype(system.rows.x.dtype)) @ turned**2)
+    residual = np.maximum(total - gained, 0.0)
     return (residual / free[:, None] ** 2).argmin(0)

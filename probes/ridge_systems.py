@@ -12,14 +12,14 @@ with ``g = √γ`` of the band of each feature. All is centred by the means of t
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import get_blas_funcs
 
-from nextlens.probes.ridge_decomposition import Decomposition, decomposed
+from nextlens.probes.ridge_device import HERE, Array, Decomposed, Device
 from nextlens.probes.ridge_rows import Rows
 
 Bands = tuple[Int[np.ndarray, " _"], ...]
@@ -31,33 +31,49 @@ class Fold:
 
     Attributes
     ----------
-    maps : Float[np.ndarray, "kept alpha test"]
-    basis : Float[np.ndarray, "coordinate kept"] or None
+    maps : Float[Array, "kept alpha test"]
+    basis : Float[Array, "coordinate kept"] or None
         Coordinates are turned by ``basisᵀ`` first; None where the maps have that in them.
-    columns : Int[np.ndarray, " coordinate"] or None
+    columns : Int[Array, " coordinate"] or None
         The coordinates that count; None for all.
     """
 
-    maps: Float[np.ndarray, "kept alpha test"]
-    basis: Float[np.ndarray, "coordinate kept"] | None
-    columns: Int[np.ndarray, " coordinate"] | None
+    maps: Float[Array, "kept alpha test"]
+    basis: Float[Array, "coordinate kept"] | None
+    columns: Int[Array, " coordinate"] | None
 
-    def turned(self, coordinates: Float[np.ndarray, "all target"]) -> Float[np.ndarray, "kept target"]:
+    def turned(self, coordinates: Float[Array, "all target"]) -> Float[Array, "kept target"]:
         """The coordinates as the maps take them."""
         taken = coordinates if self.columns is None else coordinates[self.columns]
         return taken if self.basis is None else self.basis.T @ taken
 
-    def predicted(self, alpha: int, turned: Float[np.ndarray, "kept target"]) -> Float[np.ndarray, "test target"]:
+    def predicted(self, alpha: int, turned: Float[Array, "kept target"]) -> Float[Array, "test target"]:
         """Predictions with one penalty of the grid, less the mean of what was trained on."""
         return self.maps[:, alpha].T @ turned
 
 
 @dataclass(frozen=True, eq=False)
-class Primal:
-    """Systems over features."""
+class _Placed:
+    """Rows here, in bands, and on a device."""
 
     rows: Rows
     bands: Bands
+    device: Device = HERE
+
+    @cached_property
+    def x(self) -> Float[Array, "reduced feature"]:
+        """The features on the device."""
+        return self.device.put(self.rows.x)
+
+    @cached_property
+    def turns(self) -> list[Float[Array, "_ _"] | None]:
+        """What turns the targets of each stretch, on the device."""
+        return [None if part.turn is None else self.device.put(part.turn) for part in self.rows.stretches]
+
+
+@dataclass(frozen=True, eq=False)
+class Primal(_Placed):
+    """Systems over features."""
 
     form = "primal"
 
@@ -71,42 +87,44 @@ class Primal:
     ) -> Fold:
         """One decomposition for every penalty and target. ``joined``: multiply the basis into every map."""
         scale, columns = self._scaled(shares)
-        rows, dtype = self.rows, self.rows.x.dtype
-        solved = decomposed(self._matrix(fold, scale, columns), alphas.min(), dtype)
+        rows, dtype, device = self.rows, self.rows.x.dtype, self.device
+        solved = device.decomposed(self._matrix(fold, scale, columns), alphas.min(), dtype)
         tested = (
             rows.x[np.ix_(rows.test[fold], columns)] if len(columns) < self.n_coordinates else rows.x[rows.test[fold]]
         )
         tested = tested - np.outer(rows.ones[rows.test[fold]], rows.means[fold][columns]).astype(dtype)
-        basis = scale[:, None].astype(dtype) * solved.basis.astype(dtype, copy=False)
-        maps = solved.damped(basis.T @ tested.T, alphas)
-        return _fold(maps, basis, columns if len(columns) < self.n_coordinates else None, joined=joined)
+        basis = device.put(scale[:, None].astype(dtype)) * device.cast(solved.basis, dtype)
+        maps = solved.damped(basis.T @ device.put(tested).T, alphas)
+        some = device.at(columns) if len(columns) < self.n_coordinates else None
+        return _fold(maps, basis, some, device.empty, dtype, joined=joined)
 
     def whole(
-        self, shares: Float[np.ndarray, " band"], solve: Callable[[np.ndarray], Decomposition]
-    ) -> tuple[Decomposition, Float[np.ndarray, "coordinate kept"]]:
+        self, shares: Float[np.ndarray, " band"], solve: Callable[[np.ndarray], Decomposed]
+    ) -> tuple[Decomposed, Float[Array, "coordinate kept"]]:
         """The system of all rows, and the basis that turns coordinates; rows of 0 for bands left out."""
         scale, columns = self._scaled(shares)
         solved = solve(self._matrix(self.rows.n_folds, scale, columns))
-        basis = np.zeros((self.n_coordinates, len(columns)), dtype=self.rows.x.dtype)
-        basis[columns] = scale[:, None] * solved.basis
+        dtype, device = self.rows.x.dtype, self.device
+        basis = device.put(np.zeros((self.n_coordinates, len(columns)), dtype=dtype))
+        basis[device.at(columns)] = device.cast(device.put(scale[:, None]) * solved.basis, dtype)
         return solved, basis
 
     def coordinates(
-        self, y: Float[np.ndarray, "reduced target"], means: Float[np.ndarray, "set target"]
-    ) -> list[Float[np.ndarray, "feature target"]]:
+        self, y: Float[Array, "reduced target"], means: Float[np.ndarray, "set target"]
+    ) -> list[Float[Array, "feature target"]]:
         """``Xᵀ Y``, centred, of each fold and last of all rows: one pass over the rows for all."""
-        rows = self.rows
+        rows, x = self.rows, self.x
         if rows.summed_by_piece:
-            sums = _summed_by_piece(rows, y)
+            sums = _summed_by_piece(rows, x, y)
         else:
-            sums = [rows.x[train].T @ y[train] for train in rows.train]
+            sums = [x[train].T @ y[train] for train in map(self.device.at, rows.train)]
         for weight, mean, total, found in zip(rows.weights, rows.means, means, sums, strict=True):
-            _take_outer(found, weight * mean, total)
+            self.device.take_outer(found, weight * mean, total)
         return sums
 
     def weights(
-        self, solution: Float[np.ndarray, "feature target"], shares: Float[np.ndarray, " band"]
-    ) -> Float[np.ndarray, "feature target"]:
+        self, solution: Float[Array, "feature target"], shares: Float[np.ndarray, " band"]
+    ) -> Float[Array, "feature target"]:
         """The coefficients themselves."""
         return solution
 
@@ -128,11 +146,8 @@ class Primal:
 
 
 @dataclass(frozen=True, eq=False)
-class Dual:
+class Dual(_Placed):
     """Systems over rows."""
-
-    rows: Rows
-    bands: Bands
 
     form = "dual"
 
@@ -145,7 +160,7 @@ class Dual:
     def kernels(self) -> Float[np.ndarray, "band row row"]:
         """``X_k X_kᵀ`` of each band in float64."""
         parts = (self.rows.x[:, columns].astype(np.float64) for columns in self.bands)
-        return np.array([part @ part.T for part in parts])
+        return np.array([self.device.gram(part.T) for part in parts])
 
     def fold(
         self, fold: int, shares: Float[np.ndarray, " band"], alphas: Float[np.ndarray, " alpha"], *, joined: bool
@@ -157,32 +172,34 @@ class Dual:
         middle = among.mean(0)
         across = across - across.mean(1, keepdims=True) - (middle - middle.mean())
         among = among - middle - (middle - middle.mean())[:, None]
-        solved = decomposed(among, alphas.min(), self.rows.x.dtype)
-        basis = solved.basis.astype(self.rows.x.dtype, copy=False)
-        maps = solved.damped(basis.T @ across.T.astype(basis.dtype), alphas)
-        return _fold(maps, basis, None, joined=joined)
+        dtype, device = self.rows.x.dtype, self.device
+        solved = device.decomposed(among, alphas.min(), dtype)
+        basis = device.cast(solved.basis, dtype)
+        maps = solved.damped(basis.T @ device.put(across.T.astype(dtype)), alphas)
+        return _fold(maps, basis, None, device.empty, dtype, joined=joined)
 
     def whole(
-        self, shares: Float[np.ndarray, " band"], solve: Callable[[np.ndarray], Decomposition]
-    ) -> tuple[Decomposition, Float[np.ndarray, "coordinate kept"]]:
+        self, shares: Float[np.ndarray, " band"], solve: Callable[[np.ndarray], Decomposed]
+    ) -> tuple[Decomposed, Float[Array, "coordinate kept"]]:
         """As :meth:`Primal.whole`."""
         solved = solve(np.tensordot(shares, self.kernels, axes=1))
-        return solved, solved.basis.astype(self.rows.x.dtype)
+        return solved, self.device.cast(solved.basis, self.rows.x.dtype)
 
     def coordinates(
-        self, y: Float[np.ndarray, "reduced target"], means: Float[np.ndarray, "set target"]
-    ) -> list[Float[np.ndarray, "_ target"]]:
+        self, y: Float[Array, "reduced target"], means: Float[np.ndarray, "set target"]
+    ) -> list[Float[Array, "_ target"]]:
         """``Y``, centred, of each fold and last of all rows."""
-        return [y[train] - mean.astype(y.dtype) for train, mean in zip(self.rows.train, means, strict=True)]
+        moved = map(self.device.put, means.astype(self.rows.x.dtype))
+        return [y[self.device.at(train)] - mean for train, mean in zip(self.rows.train, moved, strict=True)]
 
     def weights(
-        self, solution: Float[np.ndarray, "row target"], shares: Float[np.ndarray, " band"]
-    ) -> Float[np.ndarray, "feature target"]:
+        self, solution: Float[Array, "row target"], shares: Float[np.ndarray, " band"]
+    ) -> Float[Array, "feature target"]:
         """``γ_k X_kᵀ`` times the dual coefficients."""
-        found = self.rows.x.T @ solution
+        found = self.x.T @ solution
         for columns, share in zip(self.bands, shares, strict=True):
             if share != 1.0:
-                found[columns] *= share
+                found[self.device.at(columns)] *= share
         return found
 
 
@@ -190,35 +207,31 @@ System = Primal | Dual
 
 
 def _fold(
-    maps: Float[np.ndarray, "kept alpha test"],
-    basis: Float[np.ndarray, "coordinate kept"],
-    columns: Int[np.ndarray, " coordinate"] | None,
+    maps: Float[Array, "kept alpha test"],
+    basis: Float[Array, "coordinate kept"],
+    columns: Int[Array, " coordinate"] | None,
+    empty: Callable[[tuple[int, ...], np.dtype], Array],
+    dtype: np.dtype,
     *,
     joined: bool,
 ) -> Fold:
     if not joined:
         return Fold(maps, basis, columns)
-    whole = np.empty((len(basis), *maps.shape[1:]), dtype=maps.dtype)
+    whole = empty((len(basis), *maps.shape[1:]), dtype)
     for alpha in range(maps.shape[1]):
-        np.matmul(basis, maps[:, alpha], out=whole[:, alpha])
+        whole[:, alpha] = basis @ maps[:, alpha]
     return Fold(whole, None, columns)
 
 
-def _take_outer(
-    found: Float[np.ndarray, "one other"], left: Float[np.ndarray, " one"], right: Float[np.ndarray, " other"]
-) -> None:
-    """``found -= left ⊗ right``, without that product beside it."""
-    (update,) = get_blas_funcs(("ger",), (found,))
-    update(-1.0, right.astype(found.dtype), left.astype(found.dtype), a=found.T, overwrite_a=1)
-
-
-def _summed_by_piece(rows: Rows, y: Float[np.ndarray, "reduced target"]) -> list[Float[np.ndarray, "feature target"]]:
-    sums: list[np.ndarray | None] = [None] * (rows.n_folds + 1)
+def _summed_by_piece(
+    rows: Rows, x: Float[Array, "reduced feature"], y: Float[Array, "reduced target"]
+) -> list[Float[Array, "feature target"]]:
+    sums: list[Array] = [None] * (rows.n_folds + 1)
     for part in rows.stretches:
-        found = rows.x[part.at].T @ y[part.at]
+        found = x[part.at].T @ y[part.at]
         for fold in (*part.train, rows.n_folds):
             if sums[fold] is None:
-                sums[fold] = found.copy()
+                sums[fold] = deepcopy(found)
             else:
                 sums[fold] += found
     return sums
