@@ -20,6 +20,7 @@
 
 # %%
 import os
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -38,7 +39,7 @@ from nextlens.models.transformer import Transformer, paper_mess3
 
 torch.set_num_threads(1)
 steps = int(os.environ.get("STEPS", 4000))
-process, config = mess3(alpha=0.85, x=0.05), paper_mess3(seed=0)
+process, config = mess3(alpha=0.85, x=0.05), replace(paper_mess3(seed=0), d_model=int(os.environ.get("WIDTH", 64)))
 config
 
 # %% [markdown]

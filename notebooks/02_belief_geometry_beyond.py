@@ -66,7 +66,7 @@ from nextlens.analyses.spread_over_layers import spread_over_layers
 from nextlens.models.processes import rrxor
 from nextlens.models.transformer import Transformer, TransformerConfig, paper_mess3, paper_rrxor
 
-rrxor_model = Transformer(paper_rrxor())
+rrxor_model = Transformer(replace(paper_rrxor(), d_model=int(os.environ.get("WIDTH", 128))))
 stream = rrxor().batches(64, 11, np.random.default_rng(0))
 for _ in train(rrxor_model, stream, steps=steps, optimiser=partial(adam, lr=1e-3), schedule=schedule):
     pass
