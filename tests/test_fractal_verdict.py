@@ -23,12 +23,12 @@ KNOWN = {
     "AR(1) .95": (lambda rng: fractal.autoregressive(SHAPE, 0.95, rng), {"dependent-not-scaling"}),
     "window resets": (lambda rng: fractal.window_resets(SHAPE, rng), {"dependent-not-scaling"}),
     "varying trend": (lambda rng: fractal.learning_curve(SHAPE, rng, varying=True), {"dependent-not-scaling"}),
-    "two relaxations": (lambda rng: fractal.two_relaxations(SHAPE, rng), {"dependent-not-scaling", "low-band"}),
-    "fGn .7 Exp": (lambda rng: fractal.exponential_fractional(SHAPE, 0.7, rng), {"power-law"}),
+    "two relaxations": (lambda rng: fractal.two_relaxations((64, 1024), rng), {"dependent-not-scaling", "low-band"}),
+    "fGn .7 Exp": (lambda rng: fractal.exponential_fractional(SHAPE, 0.7, rng), {"low-band", "power-law"}),
     "fGn .9 Exp": (lambda rng: fractal.exponential_fractional(SHAPE, 0.9, rng), {"power-law"}),
     "fGn .7 Exp, scaled": (
         lambda rng: fractal.scaled(fractal.exponential_fractional(SHAPE, 0.7, rng), rng),
-        {"power-law"},
+        {"low-band", "power-law"},
     ),
     "ARFIMA(1, .2, 0)": (lambda rng: fractal.arfima(SHAPE, 0.2, rng, phi=0.5), {"power-law", "low-band"}),
 }
@@ -71,20 +71,76 @@ def test_a_verdict_prints_what_it_was_made_of():
 
 
 @pytest.mark.parametrize(
-    ("gates", "outcome"),
+    ("changes", "outcome"),
     [
-        (rule.Gates((True,) * 3, (True,) * 3, True, False, True), "power-law"),
-        (rule.Gates((True,) * 3, (True, True, False), True, False, True), "low-band"),
-        (rule.Gates((True,) * 3, (True, False, True), True, False, True), "dependent-not-scaling"),
-        (rule.Gates((True,) * 3, (True,) * 3, False, False, True), "dependent-not-scaling"),
-        (rule.Gates((True, False, True), (True,) * 3, True, False, True), "short-memory"),
-        (rule.Gates((True, False, True), (True,) * 3, True, False, False), "none"),
-        (rule.Gates((True,) * 3, (True,) * 3, True, True, True), "below-null"),
+        ({}, "power-law"),
+        ({"fitted": (True, True, False)}, "low-band"),
+        ({"fitted": (True, False, True)}, "dependent-not-scaling"),
+        ({"straight": (True, False)}, "dependent-not-scaling"),
+        ({"straight": (False, True)}, "dependent-not-scaling"),
+        ({"agree": False}, "dependent-not-scaling"),
+        ({"above": (True, False, True)}, "short-memory"),
+        ({"above": (True, False, True), "short": False}, "none"),
+        ({"below": True}, "below-null"),
     ],
 )
-def test_the_rule_is_its_table(gates, outcome):
+def test_the_rule_is_its_table(changes, outcome):
+    gates = rule.Gates((True,) * 3, (True,) * 3, (True,) * 2, True, False, True)._replace(**changes)
     assert rule.outcome_of(gates, 1948) == outcome
-    assert rule.outcome_of(gates, 512) == ("low-band" if outcome == "power-law" else outcome)
+    less = "low-band" if outcome == "power-law" else outcome
+    assert rule.outcome_of(gates, 512) == less
+    assert rule.outcome_of(gates, 1948, mistaken=0.5) == less
+    assert rule.outcome_of(gates, 1948, mistaken=0.475) == outcome
+
+
+def test_a_power_law_is_called_only_where_rivals_of_the_same_exponent_would_fail():
+    strong, weak = verdict_on("fGn .9 Exp"), verdict_on("fGn .7 Exp")
+    assert strong.outcome == "power-law"
+    assert strong.mistaken < 0.2 < weak.mistaken
+    assert weak.outcome == ("low-band" if weak.mistaken >= 0.5 else "power-law")
+    assert f"pass all this in {weak.mistaken:.0%} of 40 draws" in str(weak)
+    assert verdict_on("iid").mistaken is None
+
+
+@pytest.mark.parametrize(("hurst", "slow"), [(0.7, 0.97), (0.85, 0.99)])
+def test_a_rival_reads_the_exponent_it_was_made_for(hurst, slow):
+    weight = rule.slow_weight(hurst, 1024, slow)
+    rows = fractal.two_relaxations((200, 1024), np.random.default_rng(8), slow=slow, weight=weight)
+    assert abs(fractal.local_whittle(rows, n_frequencies=32).value - hurst) < 0.03
+
+
+def test_rivals_that_the_fit_lets_pass_are_bent():
+    plain, bent = (
+        rule.mistaken_share((30, 1000), 0.86, np.random.default_rng(12), draws=20, straight=p) for p in (0.0, 0.01)
+    )
+    assert plain > 0.5
+    assert bent < 0.45
+
+
+def test_a_bend_is_seen_where_a_relaxation_ends_and_not_in_a_power_law():
+    rng = np.random.default_rng(9)
+    laws, relaxing = [], []
+    for _ in range(100):
+        rows = fractal.exponential_fractional((30, 512), 0.7, rng)
+        laws.append(rule.bend(fractal.periodogram(rows, 22)))
+        relaxing.append(rule.bend(fractal.periodogram(fractal.autoregressive((30, 512), 0.97, rng), 22)))
+    assert np.mean(np.array(laws) < 0.05) <= 0.12
+    assert 0.3 < np.median(laws) < 0.75
+    assert np.mean(np.array(relaxing) < 0.01) > 0.9
+    turned = Periodogram(np.arange(1, 41) / 100, rng.standard_exponential((30, 40)) * np.arange(1, 41))
+    assert 0.001 < rule.bend(turned) < 0.999  # steep the other way, and straight
+
+
+@pytest.mark.parametrize("n_documents", [6, 7])
+def test_shuffles_are_periodograms_of_one_order_for_all_documents(n_documents):
+    rows = np.random.default_rng(10).standard_normal((n_documents, 300))
+    (found,) = rule._shuffle_values(rows, np.random.default_rng(11), (0.5,), 5)
+    rng = np.random.default_rng(11)
+    slow = [
+        fractal.local_whittle(rows[:, rng.permutation(300)], n_frequencies=fractal.bandwidth(300, 0.5)).value
+        for _ in range(5)
+    ]
+    np.testing.assert_allclose(found, slow, atol=1e-5)
 
 
 def test_no_power_law_is_issued_for_short_documents():
@@ -140,7 +196,7 @@ def long_memory() -> fractal.FractalReport:
 
 
 def test_a_report_holds_the_triple_beside_its_references(long_memory):
-    assert long_memory.verdict.outcome == "power-law"
+    assert all(long_memory.verdict.gates.fitted + long_memory.verdict.gates.straight)
     assert abs(long_memory.calibrated_hurst - 0.7) < 0.06
     own = {name: found.value for name, found in long_memory.estimates.items()}
     noise, relaxing, mixed = long_memory.references.values()
@@ -159,7 +215,7 @@ def test_a_report_counts_what_it_left_out_and_prints_bits(long_memory):
     assert abs(long_memory.mean * np.log(2) - 1) < 0.1
     text = str(long_memory)
     for words in (
-        "power-law",
+        f"{long_memory.verdict.outcome}: ",
         "calibrated H",
         "derived: 2 - S",
         "shuffled",

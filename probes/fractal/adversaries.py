@@ -8,6 +8,9 @@ from jaxtyping import Float
 from nextlens.models.arguments import at_least
 from nextlens.probes.fractal.noise import autoregressive, exponential, fractional_gaussian_noise
 
+#: The quick one of two relaxation times, as AR(1), and how much of it there is beside white noise of one.
+QUICK, QUICK_WEIGHT = 0.5, 0.6
+
 
 def learning_curve(
     shape: tuple[int, int], rng: np.random.Generator, *, time: float = 300.0, varying: bool = False
@@ -67,9 +70,23 @@ def window_resets(
     return rng.standard_exponential(shape) + 1.5 * np.exp(-5 * since / window)
 
 
-def two_relaxations(shape: tuple[int, int], rng: np.random.Generator) -> Float[np.ndarray, "document time"]:
-    """White noise plus .6 of AR(1) of ½ plus .5 of AR(1) of .97 (H = ½): straight over a decade, and no power law."""
-    return rng.standard_normal(shape) + 0.6 * autoregressive(shape, 0.5, rng) + 0.5 * autoregressive(shape, 0.97, rng)
+def two_relaxations(
+    shape: tuple[int, int], rng: np.random.Generator, *, slow: float = 0.97, weight: float = 0.5
+) -> Float[np.ndarray, "document time"]:
+    """White noise plus .6 of AR(1) of ½ plus ``weight`` of AR(1) of ``slow`` (H = ½).
+
+    The slow one relaxes in ``-1 / log(slow)`` values, 33 by default. Straight over a decade, and no power law.
+    """
+    relaxing = autoregressive(shape, QUICK, rng), autoregressive(shape, slow, rng)
+    return rng.standard_normal(shape) + QUICK_WEIGHT * relaxing[0] + weight * relaxing[1]
+
+
+def relaxing_spectrum(
+    frequencies: Float[np.ndarray, " frequency"], slow: float, weight: float
+) -> Float[np.ndarray, " frequency"]:
+    """The spectral density of :func:`two_relaxations`, times 2π; frequencies in radians per value."""
+    quick, long = ((1 - phi**2) / (1 - 2 * phi * np.cos(frequencies) + phi**2) for phi in (QUICK, slow))
+    return 1 + QUICK_WEIGHT**2 * quick + weight**2 * long
 
 
 def exponential_fractional(
