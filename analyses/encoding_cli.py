@@ -30,16 +30,19 @@ model = options(
     click.option("--length", type=int, help="Tokens read together.  [default: 512]"),
     click.option("--stride", type=int, help="From one window to the next.  [default: 384]"),
 )
-scoring = options(
-    click.option("--delays", metavar="N,...", help="Volumes.  [default: 1,2,3,4]"),
-    click.option("--resampling", help="sum or lanczos.  [default: sum]"),
-    click.option("--least-alpha", type=float, help="The least penalty tried.  [default: 1]"),
-    click.option("--largest-alpha", type=float, help="The largest.  [default: 1e7]"),
-    click.option("--alphas", type=int, help="How many.  [default: 12]"),
-    click.option("--folds", type=int, help="Of training stories.  [default: 5]"),
-    click.option("--draws", type=int, help="Of the null.  [default: 1000]"),
-    click.option("--seed", type=int, help="[default: 0]"),
-)
+
+
+def scoring(least: str, largest: str, alphas: int, folds: int) -> Any:
+    """How scores are made; the verbs differ in what is usual."""
+    return options(
+        click.option("--delays", metavar="N,...", help="Volumes.  [default: 1,2,3,4]"),
+        click.option("--least-alpha", type=float, help=f"The least penalty tried.  [default: {least}]"),
+        click.option("--largest-alpha", type=float, help=f"The largest.  [default: {largest}]"),
+        click.option("--alphas", type=int, help=f"How many.  [default: {alphas}]"),
+        click.option("--folds", type=int, help=f"Of training stories.  [default: {folds}]"),
+        click.option("--draws", type=int, help="Of the null.  [default: 1000]"),
+        click.option("--seed", type=int, help="[default: 0]"),
+    )
 
 
 @click.command()
@@ -47,7 +50,8 @@ scoring = options(
 @click.option("--spaces", metavar="NAME,...", help="vectors, surprisal, entropy, shuffled vectors.")
 @model
 @click.option("--components", type=int, help="To which states are reduced.  [default: 128]")
-@scoring
+@click.option("--resampling", help="sum or lanczos.  [default: sum]")
+@scoring("1", "1e7", 12, 5)
 @click.option("--detrend", help="auto, run, folds or none.  [default: auto]")
 @click.option("--blocks", type=int, help="Of a single story.  [default: 6]")
 @click.option("--gap", type=int, help="Volumes left out beside a block.  [default: 5]")
@@ -92,7 +96,7 @@ def encode(
 @click.option("--distillation", type=int, help="Steps of the head.  [default: 60]")
 @click.option("--length", type=int, help="Tokens read together.  [default: 512]")
 @click.option("--stride", type=int, help="From one window to the next.  [default: 384]")
-@scoring
+@scoring("10", "1e6", 6, 4)
 @STATES
 @running
 def recall(

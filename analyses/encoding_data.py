@@ -214,6 +214,12 @@ def _of_stories(
     recipe: EncodingRecipe, name: str, heard: Listening, tested: list[str], vectors: WordVectors
 ) -> Subject:
     """Held-out stories, some of the others, drifts taken out; of a single story blocks are held out."""
+    absent = [story for story in recipe.tested if story not in heard.stories]
+    if absent:
+        raise ValueError(
+            f"tested={list(recipe.tested)!r} must be among the {len(heard.stories)} stories of {name!r}; "
+            f"{absent!r} are not"
+        )
     tested = list(recipe.tested) or tested or heard.stories[-1:]
     if len(heard.stories) == 1:
         cv, inner = BlocksOfStory(recipe.blocks, gap=recipe.gap), BlocksOfStory(4, gap=recipe.gap)

@@ -23,7 +23,7 @@ from nextlens.probes.encoding import encode
 from nextlens.probes.hemodynamics import Delays, ZScore
 from nextlens.probes.recall import Matches, copied, followed, lagged_matches, permuted_matches, uniform_matches
 from nextlens.probes.ridge_cv import RidgeCV
-from nextlens.probes.story_rows import columns_like
+from nextlens.probes.story_rows import columns_like, rows_of_stories
 from nextlens.probes.word_vectors import word_rate
 from nextlens.probes.words_to_volumes import SumOfWords, beside
 
@@ -68,6 +68,29 @@ class Listener:
     @property
     def response(self) -> xr.DataArray:
         return self.subject.heard.response
+
+
+def refuse_too_short(subject: Subject, recipe: RecallRecipe) -> None:
+    """Raise where there is nothing to recall, or no other story to take a control's matches from.
+
+    Raises
+    ------
+    ValueError
+        If there is one story only, or a gap is as long as the longest.
+    """
+    rows = subject.heard.response
+    lengths = [int(np.ptp(rows.volume.values[at])) for _, at in rows_of_stories(rows)]
+    if len(lengths) < 2:
+        raise ValueError(
+            f"data={recipe.data!r} holds one story of {subject.name!r}; recall needs several, since a control takes "
+            "the matches of another story"
+        )
+    for gap in recipe.lags:
+        if gap >= max(lengths):
+            raise ValueError(
+                f"gaps={gap} leaves nothing to recall: the longest story of {subject.name!r} ends {max(lengths)} "
+                "volumes after it began"
+            )
 
 
 def listener(subject: Subject, recipe: RecallRecipe) -> Listener:
@@ -139,14 +162,18 @@ def moments(one: Listener, matches: Matches, found: Mapping[str, xr.Dataset], mo
     """The tested volumes at which matched copies help most over lagged ones, with their words and the words recalled.
 
     The gain of a volume is the mean over targets of ``z(y) (z(matched) - z(lagged))``, with z-scores over the tested
-    rows; averaged over three volumes, since responses are slow. No two are nearer than ten volumes.
+    rows; averaged over three volumes of its story, since responses are slow. No two are nearer than ten volumes.
     """
     kept = (found[MATCHED].state == "kept").values
     matched, lagged = found[MATCHED], found["lagged"]
     truth, guess, other = (_z(one.values[:, kept]) for one in (matched.measured, matched.prediction, lagged.prediction))
-    gain = np.convolve((truth * (guess - other)).mean(1), np.ones(3) / 3, mode="same")
+    each = (truth * (guess - other)).mean(1)
     labels = found[MATCHED].prediction
     story, volume = labels.story_of_row.values, labels.volume.values
+    gain = np.empty(len(each))
+    for name in dict.fromkeys(story.tolist()):
+        at = np.flatnonzero(story == name)
+        gain[at] = np.convolve(each[at], np.ones(3) / 3, mode="same")
     chosen: list[int] = []
     for row in np.argsort(-gain):
         if all(story[row] != story[other] or abs(volume[row] - volume[other]) >= 10 for other in chosen):

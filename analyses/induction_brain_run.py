@@ -17,6 +17,7 @@ from nextlens.analyses.induction_brain import (
     moments,
     planted_scores,
     recall_scores,
+    refuse_too_short,
 )
 from nextlens.analyses.induction_brain_figures import draw
 from nextlens.analyses.induction_brain_matches import Matching
@@ -79,6 +80,7 @@ def run(
 
 def _of_subject(subject: Subject, matching: Matching) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     recipe = matching.recipe
+    refuse_too_short(subject, recipe)
     one = listener(subject, recipe)
     base = base_scores(one)
     rows, helped, primary = [], [], None

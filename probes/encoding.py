@@ -14,7 +14,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
-from nextlens.models.arguments import one_of
+from nextlens.models.arguments import at_least, one_of
+from nextlens.probes.ridge import refuse_not_finite
 from nextlens.probes.story_folds import GAP, Split, guarded, splits_stories
 from nextlens.probes.story_rows import refuse_unlabelled, row_labels, rows_of_stories, same_rows
 from nextlens.probes.time_only import WIDTHS, time_only
@@ -133,13 +134,18 @@ def encode(
     Raises
     ------
     ValueError
-        If a split leaks, a row is tested twice, a story is on one side only, a story is too short for its null, or no
-        target varies.
+        If a split leaks, a row is tested twice, a story is on one side only, a story is too short for its null, no
+        target varies, X is not finite, or an argument is not what it must be; before anything is fitted.
     """
     draw = NULLS[one_of("null", null, NULLS)]
+    at_least("draws", draws, 1)
+    if not isinstance(rng, np.random.Generator):
+        raise ValueError(f"rng={rng!r} must be a generator, such as np.random.default_rng(0)")
     refuse_unlabelled("X", X)
     refuse_unlabelled("Y", Y)
+    refuse_not_finite(X=X.values)
     Y = same_rows(X, Y)
+    limits = _ceiling(ceiling, Y.shape[1])
     splits = _splits(cv, X)
     splits = splits if allow_leakage else guarded(splits, X, gap=gap)
     states = target_states(_floats(Y.values), [at for _, at in rows_of_stories(Y)])
@@ -163,7 +169,7 @@ def encode(
     result = result.assign_coords(_coordinates(Y, found, widths))
     if partition:
         result = result.assign_coords(band=list(found.parts))
-    result["ceiling"] = _ceiling(ceiling, result.sizes["target"])
+    result["ceiling"] = limits
     result["control_exceeds"] = result.control_r.max("width") > result.null_q95
     return result.assign_attrs(_protocol(model, cv, null, splits, X, gap, ceiling, states))
 

@@ -50,6 +50,11 @@ def checked_splits(cv: object, X: object, y: object, groups: object, n_rows: int
     labels = None if groups is None else np.asarray(groups)
     if labels is not None and labels.shape != (n_rows,):
         raise ValueError(f"groups has shape {labels.shape}; it must be ({n_rows},), one label per row of X")
+    if by_group and len(np.unique(labels)) < cv:
+        raise ValueError(
+            f"cv={cv} folds of whole groups need as many groups, and there are {len(np.unique(labels))}; give fewer, "
+            "or a splitter of blocks with a gap between, such as nextlens.probes.story_folds.BlocksOfStory"
+        )
     with warnings.catch_warnings():
         # What a splitter makes of groups is looked at below.
         warnings.filterwarnings("ignore", message="The groups parameter is ignored")

@@ -255,13 +255,17 @@ def test_drifts_are_removed_inside_the_folds():
         (lambda X, Y: {"Y": Y[1:]}, "1 of 240 rows of X are missing in Y; the first is volume 0 of story 's0'"),
         (lambda X, Y: {"null": "roll"}, "null='roll' is not one of 'rolling', 'block permutation'"),
         (lambda X, Y: {"ceiling": xr.Dataset({"ceiling": ("target", np.ones(2))})}, "ceiling is of 2 targets; Y has 4"),
+        (lambda X, Y: {"draws": 0}, "draws=0 must be at least 1"),
+        (lambda X, Y: {"X": X.where(X < 2)}, "X holds [0-9]+ NaN or infinite values; the first in row"),
     ],
 )
-def test_wrong_input_is_named(change, message):
+def test_wrong_input_is_named_before_anything_is_fitted(change, message):
     X, Y = drawn()
     given = {"X": X, "Y": Y} | change(X, Y)
+    Recorder.seen = []
     with pytest.raises(ValueError, match=message):
-        encoded(given.pop("X"), given.pop("Y"), **given)
+        encoded(given.pop("X"), given.pop("Y"), model=Recorder(), **given)
+    assert not Recorder.seen
 
 
 def test_a_row_tested_twice_is_refused():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from nextlens.analyses import cli
+from nextlens.analyses import cli, encoding_cli
 from nextlens.analyses.encoding import JOINT, RATE, WITHOUT, scored
 from nextlens.analyses.encoding_data import arrays_of, subjects_of
 from nextlens.analyses.encoding_numbers import summary
@@ -17,6 +18,7 @@ from nextlens.analyses.encoding_recipe import EncodingRecipe
 from nextlens.analyses.encoding_result import SCORES, EncodingResult
 from nextlens.analyses.encoding_run import run
 from nextlens.analyses.encoding_spaces import Reader, spaces_of
+from nextlens.analyses.induction_brain_recipe import RecallRecipe
 from nextlens.analyses.results_folder import NUMBERS
 from nextlens.models.transformer import Transformer
 from nextlens.models.transformer_config import TransformerConfig
@@ -245,6 +247,19 @@ def test_a_ceiling_that_cannot_be_told_is_refused(tmp_path, few_vectors):
     path = arrays(tmp_path / "a.npz")
     with pytest.raises(ValueError, match="cannot be told"):
         list(subjects_of(EncodingRecipe(data="arrays", folder=str(path), ceiling="repeats")))
+
+
+@pytest.mark.parametrize("recipe", [EncodingRecipe(), RecallRecipe()])
+def test_help_says_the_defaults_of_the_recipe_and_every_option_is_of_it(recipe):
+    command = {EncodingRecipe: encoding_cli.encode, RecallRecipe: encoding_cli.recall}[type(recipe)]
+    known = {one.name: one.default for one in fields(recipe)}
+    running = {"states", "out", "resume", "device", "jobs", "as_json"}
+    options = {option.name: option for option in command.params if option.name not in running}
+    assert set(options) <= set(known)
+    numbers = {"least_alpha", "largest_alpha", "alphas", "folds", "draws", "seed", "length", "stride"}
+    for name in numbers | (set(options) & {"components", "blocks", "gap", "candidates", "words", "most", "copied"}):
+        said = re.search(r"\[default: (.*)\]", options[name].help).group(1)
+        assert float(said) == known[name], name
 
 
 def test_only_warnings_about_penalties_are_counted():

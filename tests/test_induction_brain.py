@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from nextlens.analyses import cli
 from nextlens.analyses.encoding_data import subjects_of
 from nextlens.analyses.encoding_spaces import Reader
-from nextlens.analyses.induction_brain import BASE, MATCHED, Configuration, copy_of, listener, words_of
+from nextlens.analyses.induction_brain import (
+    BASE,
+    MATCHED,
+    Configuration,
+    copy_of,
+    listener,
+    moments,
+    refuse_too_short,
+    words_of,
+)
 from nextlens.analyses.induction_brain_matches import FEATURE, Matching, distilled, last_words, rarity
 from nextlens.analyses.induction_brain_numbers import gap_between, summary, verdict
 from nextlens.analyses.induction_brain_recipe import RecallRecipe
@@ -227,3 +236,38 @@ def test_words_of_a_moment_are_those_before_it(one):
     mine = words.story.values == story
     wanted = words.text.values[mine & np.isin(words.volume.values, (46, 47, 48))]
     assert words_of(one.subject, story, 50) == " ".join(wanted.tolist())
+
+
+def test_a_gain_is_smoothed_inside_its_story(one):
+    """All is gained in the last volume of a story; nothing of it is in the first of the next."""
+    rows = one.response.isel(target=[0])
+    names = rows.story.values[np.r_[0, -1]]
+    truth = xr.DataArray(
+        np.zeros((60, 1)),
+        dims=("row", "target"),
+        coords={"story_of_row": ("row", np.repeat(names, 30)), "volume": ("row", np.tile(np.arange(30), 2))},
+    )
+    truth[29] = 1.0
+    still = xr.Dataset({"prediction": truth * 0.0, "measured": truth, "state": ("target", ["kept"])})
+    said = moments(
+        one,
+        Matching(one.subject, one.recipe, None, {}).of("exact", 8),
+        {MATCHED: still.assign(prediction=truth), "lagged": still},
+        most=6,
+    )
+    gains = {(moment["story"], moment["volume"]): moment["gain"] for moment in said}
+    assert gains[names[0], 28] == pytest.approx(max(gains.values()))
+    assert gains[names[0], 28] > 1
+    assert all(gain < 0.1 for (story, _), gain in gains.items() if story == names[1])
+
+
+@pytest.mark.parametrize(
+    ("stories", "gap", "said"),
+    [(1, 8, "holds one story of '0'; recall needs several"), (3, 199, "gaps=199 leaves nothing to recall")],
+)
+def test_where_nothing_can_be_recalled_is_said(one, stories, gap, said):
+    heard = one.subject.heard
+    subject = replace(one.subject, heard=heard.of(heard.stories[:stories]))
+    refuse_too_short(one.subject, replace(one.recipe, gaps=(198,)))
+    with pytest.raises(ValueError, match=said):
+        refuse_too_short(subject, replace(one.recipe, gaps=(8, gap)))

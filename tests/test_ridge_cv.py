@@ -358,6 +358,8 @@ def test_bad_data_are_refused_by_name():
     X, Y = rows()
     with pytest.raises(ValueError, match=r"groups has shape \(3,\); it must be \(120,\)"):
         RidgeCV().fit(X, Y, groups=[1, 2, 3])
+    with pytest.raises(ValueError, match="cv=5 folds of whole groups need as many groups, and there are 2; give fewer"):
+        RidgeCV().fit(X, Y, groups=np.arange(120) // 60)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         RidgeCV().fit(X, Y[:-1])
     with pytest.raises(ValueError, match="X contains NaN"):
