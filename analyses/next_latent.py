@@ -13,7 +13,9 @@ from scipy.spatial import cKDTree
 
 from nextlens.models.batch import Batch
 from nextlens.models.hooked import Hooked
+from nextlens.models.induction.speculative import Acceptance, speculate
 from nextlens.models.kernel import Kernel
+from nextlens.models.objectives.latent_draft import LatentDraft
 from nextlens.models.objectives.next_latent import NextLatent
 from nextlens.models.objectives.registers import WithoutRegister
 from nextlens.models.processes import Process
@@ -30,6 +32,8 @@ FINAL = "ln_final.hook_normalized"
 FIRM = (1e-2, 1e-1, 1.0)
 #: Words on which the dynamics is measured, and as many to fit the probe.
 WORDS = 512
+#: Texts that are written with the dynamics as a draft.
+TEXTS = 6
 #: Last tokens in which two equivalent histories must not all agree.
 RECENT = 3
 
@@ -163,6 +167,38 @@ def bayesian_updater(
         coords={"position": places},
         attrs={"trained on": length},
     )
+
+
+def drafted(
+    model: Hooked, objective: NextLatent, process: Process, rng: np.random.Generator, *, length: int, ahead: int = 4
+) -> dict[str, float]:
+    """How far the latent dynamics can write ahead for its own model, which looks at what it wrote in one call.
+
+    :data:`TEXTS` texts of ``length`` tokens, four of them given, with ``ahead`` proposals a call of the model. What is
+    written has the model's law, whatever the draft.
+
+    Returns
+    -------
+    dict
+        ``accepted``: the mean overlap ``1 - TV`` of the laws of draft and model, the chance that a proposal stands;
+        ``tokens_per_call``, 1 without a draft; ``at_birth``: the first of a dynamics that was never trained, whose
+        state stays where it is.
+    """
+    still = NextLatent(objective.dynamics.last.out_features, site=objective.site)
+    prompts, found = process.sample(TEXTS, 4, rng), []
+    for head in (objective, still.to(next(objective.parameters()).device)):
+        draft = LatentDraft(model, head, ahead=ahead)
+        rounds = [
+            one
+            for prompt in prompts
+            for one in speculate(model, draft, prompt, length=length - 4, ahead=ahead, rng=rng)
+        ]
+        found.append(Acceptance.of(rounds))
+    return {
+        "accepted": found[0].expected,
+        "tokens_per_call": found[0].tokens_per_call,
+        "at_birth": found[1].expected,
+    }
 
 
 def _predicted(probe: BeliefProbe, h: Float[torch.Tensor, "batch time width"]) -> Float[np.ndarray, "batch time state"]:

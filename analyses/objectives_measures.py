@@ -11,6 +11,7 @@ import numpy as np
 from nextlens.analyses.next_latent import (
     FINAL,
     bayesian_updater,
+    drafted,
     equivalent_histories,
     kl_to_exact,
     latent_geometry,
@@ -47,8 +48,8 @@ def train_and_measure(
     -------
     dict
         What :func:`~nextlens.analyses.objectives_recipe.train_and_follow` gives, and ``kl``, ``geometry``,
-        ``equivalent``, ``future``; for NextLat ``updater``; for registers, and for next-token, whose register is
-        untrained, ``horizon``.
+        ``equivalent``, ``future``; for NextLat ``updater`` and ``draft``; for registers, and for next-token, whose
+        register is untrained, ``horizon``.
     """
     notes = train_and_follow(recipe, objective, seed, folder, resume=resume, device=device, report=report)
     lesson, process = recipe.lesson(objective, seed), recipe.source
@@ -69,6 +70,7 @@ def train_and_measure(
         found["updater"] = bayesian_updater(
             model, asked, process, np.random.default_rng(6), length=recipe.length, longer=longer
         )
+        found["draft"] = drafted(model, asked, process, np.random.default_rng(7), length=longer)
     if objective in ("next-token", "registers"):
         found["horizon"] = register_horizon(model, process, tokens, recipe.ahead)
     return {**notes, **found}

@@ -63,6 +63,14 @@ def sum_up(recipe: ObjectivesRecipe, results: Results) -> dict[str, Any]:
     }
     if "next-latent" in recipe.objectives:
         numbers["bayesian_updater"] = _updater(recipe, [results["next-latent", seed] for seed in recipe.seeds])
+        numbers["draft"] = {
+            "protocol": "the latent dynamics proposes 4 tokens a call of its own model, drawn from its laws; accepted: "
+            "mean overlap 1 - TV of its laws with the model's; at_birth: of a dynamics whose state stays where it is",
+            **{
+                name: interval([results["next-latent", seed]["draft"][name] for seed in recipe.seeds])
+                for name in ("accepted", "at_birth", "tokens_per_call")
+            },
+        }
     if "registers" in recipe.objectives:
         numbers["registers"] = _registers(recipe, results)
     return numbers | {

@@ -117,6 +117,11 @@ def summary(recipe: ObjectivesRecipe, numbers: Mapping[str, Any], folder: Path) 
         for after, rows in found["rolled_out"].items():
             told = ", ".join(f"{name.replace('_', ' ')} {_spelled(value)}" for name, value in rows.items())
             lines.append(f"  {after}: {told}")
+        found = numbers["draft"]
+        lines.append(
+            f"as a draft: overlap of its laws with the model's {_spelled(found['accepted'])}, of one at birth "
+            f"{_spelled(found['at_birth'])}; tokens a call {_spelled(found['tokens_per_call'])}"
+        )
     if "registers" in numbers:
         found = numbers["registers"]
         for d, one in found["by_offset"].items():

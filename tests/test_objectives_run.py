@@ -54,6 +54,7 @@ def few(monkeypatch):
     monkeypatch.setattr(objectives_measures, "MEASURED", 32)
     monkeypatch.setattr(objectives_recipe, "FOLLOWED", 32)
     monkeypatch.setattr(next_latent, "WORDS", 32)
+    monkeypatch.setattr(next_latent, "TEXTS", 1)
     monkeypatch.setattr(style, "save", partial(style.save, formats=("png",)))
     for module in (star_graph, star_graph_training):
         monkeypatch.setattr(module, "PROBED", 200)
@@ -81,6 +82,7 @@ def test_a_run_writes_figures_numbers_and_heads_and_gone_on_with_gives_the_same(
     again = run(TINY, tmp_path / "one", resume=True, n_jobs=1)
     assert again["belief_r2"] == numbers["belief_r2"]
     assert again["bayesian_updater"] == numbers["bayesian_updater"]
+    assert again["draft"] == numbers["draft"]
 
 
 def test_the_command_of_a_recipe_makes_that_recipe(monkeypatch):
