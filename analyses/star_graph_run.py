@@ -191,7 +191,7 @@ def draw(recipe: StarGraphRecipe, found: Sequence[StarGraphSeed], folder: Path) 
         names=[f"node {node}" for node in first.node.values],
         ylabel="held-out accuracy",
         references={"knows no arm": float(first.guess), "chance": float(first.chance)},
-        caption=f"{star}; held-out accuracy of linear probes of a node that is still to be said; lines are seeds",
+        caption=f"{star}; linear probes of a node that is still to be said; lines: seeds; 0: the embedding",
     ).plot()
     style.save(plan.figure_, folder / "plan")
     nodes = [f"node {node}" for node in found[0].swap.node.values]
@@ -199,7 +199,7 @@ def draw(recipe: StarGraphRecipe, found: Sequence[StarGraphSeed], folder: Path) 
         shares={title: np.stack([_said_other(one.swap, place) for one in found]) for place, title in TITLES.items()},
         names=[*nodes, "all, from another star"],
         ylabel="says the other way",
-        caption=f"{star}; the stream of the same star asked for the other leaf put in at these places; lines are seeds",
+        caption=f"{star}; put in: the stream of the same star asked for its other leaf; lines: seeds; 0: the embedding",
     ).plot()
     style.save(swap.figure_, folder / "swap")
 

@@ -59,7 +59,7 @@ class PlanDisplay:
     def plot(self) -> PlanDisplay:
         """Draw in a new figure."""
         with style.printed():
-            figure = style.new_figure(style.DOUBLE_COLUMN, 2.3)
+            figure = style.new_figure(style.DOUBLE_COLUMN, 2.5)
             style.caption_beneath(figure, self.caption)
             axes = figure.subplots(1, len(self.shares), sharey=True, squeeze=False)[0]
             for ax, (place, rows) in zip(axes, self.shares.items(), strict=True):
@@ -70,12 +70,18 @@ class PlanDisplay:
                     colour, mark = style.OKABE_ITO[k % len(style.OKABE_ITO)], "osD^vP"[k % 6]
                     lines = ax.plot(blocks, rows[:, :, k].T, color=colour, marker=mark, markersize=2.5)
                     lines[0].set_label(name)
-                ax.set_xticks(blocks, ["embed", *map(str, blocks[1:])])
+                ax.set_xticks(blocks)
                 ax.set(title=place, xlabel="after block", ylim=(-0.02, 1.02))
             axes[0].set_ylabel(self.ylabel)
             if self.references:
                 heights = list(self.references.values())
                 style.label_ends(axes[-1], list(self.references), heights, [style.GREY] * len(heights))
-            axes[0].legend(loc="upper left", frameon=False, fontsize=style.SMALLEST_TEXT)
+            figure.legend(
+                *axes[0].get_legend_handles_labels(),
+                loc="outside upper center",
+                ncols=len(self.names),
+                frameon=False,
+                fontsize=style.SMALLEST_TEXT,
+            )
         self.axes_, self.figure_ = list(axes), figure
         return self
