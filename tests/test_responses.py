@@ -131,6 +131,34 @@ def test_components_that_do_not_belong_together_are_refused(tmp_path):
         lebel2023.load_components("UTS09", tmp_path)
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def overwrite(path):
+    """Zeros where some of the numbers of an uncompressed file were."""
+    raw = path.read_bytes()
+    path.write_bytes(raw[:150] + bytes(30) + raw[180:])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "what"),
+    [
+        ("uts01_pc200.npz", cut, "an archive of arrays"),
+        ("uts01_pc200.npz", overwrite, "an archive of arrays"),
+        ("uts01_pc200.npz", lambda path: path.write_bytes(b""), "an archive of arrays"),
+        ("uts01_texts.json", cut, "the words of stories"),
+        ("uts01_texts.json", lambda path: path.write_text("[1]"), "the words of stories"),
+        ("uts01_texts.json", lambda path: path.write_text('{"one": {"texts": []}}'), "the words of stories"),
+    ],
+)
+def test_damaged_components_are_named(tmp_path, name, damage, what):
+    components(tmp_path)
+    damage(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}' cannot be read as {what}; is the download complete\?"):
+        lebel2023.load_components("UTS01", tmp_path)
+
+
 def test_pickles_are_not_opened(tmp_path):
     components(tmp_path)
     np.savez(tmp_path / "uts01_pc200.npz", one=np.array([{}], dtype=object), two=np.ones((7, 4)))
@@ -196,6 +224,14 @@ def test_damaged_voxel_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"has no data set 'data', only \['other'\]"):
         load()
     with h5py.File(data / "one.hf5", "w") as file:
+        file.create_group("data")
+    with pytest.raises(ValueError, match=r"has no data set 'data', only \['data'\]"):
+        load()
+    with h5py.File(data / "one.hf5", "w") as file:
+        file["data"] = np.array([b"a", b"b"])
+    with pytest.raises(ValueError, match=r"one.hf5' cannot be read as HDF5"):
+        load()
+    with h5py.File(data / "one.hf5", "w") as file:
         file["data"] = np.ones(3)
     with pytest.raises(ValueError, match=r"has shape \(3,\)"):
         load()
@@ -234,6 +270,13 @@ def test_other_shapes_of_alice_are_refused(tmp_path):
     alice(tmp_path, shape=(372, 6))
     with pytest.raises(ValueError, match=r"has shape \(372, 6\); it should be \(362, 6\)"):
         load_alice(tmp_path)
+    alice(tmp_path)
+    annotations = tmp_path / "ds002322/code/annotations.tsv"
+    whole = annotations.read_text(encoding="utf-8")
+    for damaged in (whole[: whole.index("24.0")], whole.replace("20.5", "early")):
+        annotations.write_text(damaged, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"annotations.tsv' cannot be read as words with their times"):
+            load_alice(tmp_path)
     alice(tmp_path, header="Words\tOnset\tOffset")
     with pytest.raises(ValueError, match="has no column 'Word O"):
         load_alice(tmp_path)
@@ -386,6 +429,33 @@ def test_wrong_bids_folders_are_named(tmp_path):
         load(space="T1w")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         bids.load_bids(tmp_path / "none", None, subject="01", task="story")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "said"),
+    [
+        (
+            "events.tsv",
+            b"onset\tword\nn/a\thello\n",
+            r"run-2_events.tsv' cannot be read as words with onsets in seconds",
+        ),
+        ("events.tsv", b"onset\tduration\tword\n1.0\t0.2\n", r"run-2_events.tsv' holds no word in its column 'word'"),
+        ("events.tsv", b"onset\tword\n1.0\tcaf\xe9\n", r"run-2_events.tsv' cannot be read as a table in UTF-8"),
+        ("space-T1w_bold.json", b"{", r"run-2_space-T1w_bold.json' cannot be read as JSON"),
+        ("space-T1w_bold.json", b'{"RepetitionTime": 0}', r"the TR of '.*run-2_.*' is 0 s, .*; it must be more"),
+        (
+            "space-T1w_bold.nii.gz",
+            None,
+            r"run-2_space-T1w_bold.nii.gz' cannot be read as an image that this masker takes",
+        ),
+    ],
+)
+def test_damaged_bids_files_are_named(tmp_path, suffix, content, said):
+    _, mask = scans(tmp_path)
+    path = tmp_path / "sub-01/func" / f"sub-01_task-story_run-2_{suffix}"
+    cut(path) if content is None else path.write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        bids.load_bids(tmp_path, masker_of(mask), subject="01", task="story")
 
 
 def test_what_is_not_installed_is_said_with_its_command(tmp_path, monkeypatch):

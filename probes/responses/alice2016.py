@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from nextlens.probes.responses.folder import data_folder, file_in
+from nextlens.probes.responses.folder import data_folder, file_in, read_as
 from nextlens.probes.responses.listening import Listening, volume_times
 
 REGIONS = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
@@ -92,7 +92,7 @@ def published_rate(folder: str | os.PathLike[str] | None = None) -> Float[np.nda
 
 
 def _words(path: Path) -> xr.Dataset:
-    with path.open(encoding="utf-8", newline="") as file:
+    with read_as(path, "a table in UTF-8"), path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     lacking = {"Words", "Word Onset", "Word Offset"} - set(rows[0] if rows else {})
     if lacking:
@@ -100,7 +100,8 @@ def _words(path: Path) -> xr.Dataset:
     text: list[str] = []
     times: list[tuple[float, float]] = []
     for row in rows:
-        start, end = (float(row[name]) if row[name].strip() else math.nan for name in ("Word Onset", "Word Offset"))
+        with read_as(path, "words with their times"):
+            start, end = (float(row[name]) if row[name].strip() else math.nan for name in ("Word Onset", "Word Offset"))
         if math.isnan(start):
             if not text:
                 raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from nextlens.probes.responses.folder import read_as
 from nextlens.probes.responses.listening import Listening, volume_times
 
 #: Columns of an events file in which a word may stand.
@@ -63,7 +64,7 @@ def load_bids(
     FileNotFoundError
         If there is no folder, no image, or no events of an image.
     ValueError
-        If one run has two images, TRs differ, or no column holds words.
+        If a file is damaged, one run has two images, TRs differ or are none, no column holds words, or there is none.
     """
     try:
         import nibabel
@@ -81,7 +82,8 @@ def load_bids(
     masker = _fitted(masker, next(iter(images.values())))
     parts = []
     for image in images.values():
-        parts.append(np.asarray(masker.transform(str(image)), dtype=np.float32))
+        with read_as(image, "an image that this masker takes"):
+            parts.append(np.asarray(masker.transform(str(image)), dtype=np.float32))
     volume = np.concatenate([np.arange(len(part)) for part in parts])
     response = xr.DataArray(
         np.concatenate(parts),
@@ -101,7 +103,8 @@ def _fitted(masker: Any, first: Path) -> Any:
     if hasattr(masker, "n_elements_"):
         return masker
     own = any(getattr(masker, name, None) is not None for name in ("mask_img", "labels_img", "maps_img", "seeds"))
-    return masker.fit() if own else masker.fit(str(first))
+    with read_as(first, "an image that this masker is fitted on"):
+        return masker.fit() if own else masker.fit(str(first))
 
 
 def _images(folder: Path, subject: str, task: str, space: str | None) -> dict[str, Path]:
@@ -141,26 +144,32 @@ def _entities(path: Path) -> dict[str, str]:
 
 def _tr(image: Path, nibabel: Any) -> float:
     sidecar = image.with_name(image.name.partition(".nii")[0] + ".json")
+    tr = None
     if sidecar.is_file():
-        said = json.loads(sidecar.read_text(encoding="utf-8")).get("RepetitionTime")
-        if said is not None:
-            return float(said)
-    header = nibabel.load(image).header
-    tr = float(header.get_zooms()[3]) * (1e-3 if header.get_xyzt_units()[1] == "msec" else 1.0)
-    if not tr > 0:
-        raise ValueError(f"neither {image.name!r} nor a JSON beside it tells a TR")
+        with read_as(sidecar, "JSON"):
+            said = json.loads(sidecar.read_text(encoding="utf-8")).get("RepetitionTime")
+            tr = None if said is None else float(said)
+    if tr is None:
+        with read_as(image, "an image"):
+            header = nibabel.load(image).header
+            tr = float(header.get_zooms()[3]) * (1e-3 if header.get_xyzt_units()[1] == "msec" else 1.0)
+    if not 0 < tr < np.inf:
+        raise ValueError(f"the TR of {image.name!r} is {tr:g} s, by its header or the JSON beside it; it must be more")
     return tr
 
 
 def _words(path: Path, run: str, column: str | None, tr: float) -> xr.Dataset:
-    with path.open(encoding="utf-8", newline="") as file:
+    with read_as(path, "a table in UTF-8"), path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     present = list(rows[0]) if rows else []
     column = column or next((name for name in WORD_COLUMNS if name in present), None)
     if column not in present or "onset" not in present:
         raise ValueError(f"{path.name!r} has columns {present}; 'onset' and a column of words are needed: word_column=")
-    said = [row for row in rows if row[column].strip() not in ("", "n/a")]
-    onset = np.array([float(row["onset"]) for row in said])
+    said = [row for row in rows if (row[column] or "").strip() not in ("", "n/a")]
+    if not said:
+        raise ValueError(f"{path.name!r} holds no word in its column {column!r}")
+    with read_as(path, f"words with onsets in seconds (column {column!r})"):
+        onset = np.array([float(row["onset"]) for row in said])
     return xr.Dataset(
         {
             "text": ("word", np.array([row[column].strip() for row in said])),

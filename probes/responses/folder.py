@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from zipfile import BadZipFile
 
 #: Names the folder that holds one folder a data set.
 VARIABLE = "NEXTLENS_DATA"
@@ -47,3 +51,18 @@ def file_in(folder: Path, name: str, origin: str) -> Path:
     if not (folder / name).is_file():
         raise FileNotFoundError(f"there is no {name!r} in {str(folder)!r}; it should come from {origin}")
     return folder / name
+
+
+@contextmanager
+def read_as(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Whatever a damaged file makes of its reading is said with the name of the file.
+
+    Raises
+    ------
+    ValueError
+        If what is done inside fails as it does on files that were cut off, overwritten, or hold something else.
+    """
+    try:
+        yield
+    except (OSError, EOFError, BadZipFile, zlib.error, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as {what}; is the download complete? ({error})") from error

@@ -17,7 +17,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from nextlens.models.arguments import one_of
-from nextlens.probes.responses.folder import data_folder, file_in
+from nextlens.probes.responses.folder import data_folder, file_in, read_as
 from nextlens.probes.responses.listening import Listening, volume_times
 from nextlens.probes.responses.textgrid import read_textgrid, spoken
 
@@ -58,24 +58,29 @@ def load_components(subject: str, folder: str | os.PathLike[str] | None = None) 
     FileNotFoundError
         If the folder or a file is not there.
     ValueError
-        If the files do not belong together.
+        If a file is damaged, or the files do not belong together.
     """
     one_of("subject", subject, SUBJECTS)
     found = data_folder("lebel2023", folder, COMPONENTS_ORIGIN)
     values = file_in(found, f"{subject.lower()}_pc200.npz", COMPONENTS_ORIGIN)
-    heard = json.loads(file_in(found, f"{subject.lower()}_texts.json", COMPONENTS_ORIGIN).read_text(encoding="utf-8"))
+    heard = _texts_of(file_in(found, f"{subject.lower()}_texts.json", COMPONENTS_ORIGIN))
     parts, story, volume, split, words = [], [], [], [], []
-    with np.load(values, allow_pickle=False) as archive:
-        _refuse_other_stories(set(archive.files), set(heard), values)
-        for name in sorted(archive.files):
-            rows, texts = archive[name].astype(np.float32), heard[name]["texts"]
-            if rows.ndim != 2 or len(rows) != len(texts):
-                raise ValueError(f"story {name!r} of {subject} has shape {rows.shape}, and words for {len(texts)} TRs")
-            parts.append(rows)
-            story += [name] * len(rows)
-            volume += range(len(rows))
-            split += [heard[name]["split"]] * len(rows)
-            words += [(word, name, t) for t, said in enumerate(texts) for word in said.split() if not MARKS & set(word)]
+    with (
+        read_as(values, "an archive of arrays"),
+        values.open("rb") as file,
+        np.load(file, allow_pickle=False) as archive,
+    ):
+        arrays = {name: archive[name].astype(np.float32) for name in sorted(archive.files)}
+    _refuse_other_stories(set(arrays), set(heard), values)
+    for name, rows in arrays.items():
+        of, texts = heard[name]
+        if rows.ndim != 2 or len(rows) != len(texts):
+            raise ValueError(f"story {name!r} of {subject} has shape {rows.shape}, and words for {len(texts)} TRs")
+        parts.append(rows)
+        story += [name] * len(rows)
+        volume += range(len(rows))
+        split += [of] * len(rows)
+        words += [(word, name, t) for t, said in enumerate(texts) for word in said.split() if not MARKS & set(word)]
     coordinates = {"story": ("row", np.array(story)), "volume": ("row", volume), "split": ("row", np.array(split))}
     response = xr.DataArray(np.concatenate(parts), dims=("row", "target"), coords=coordinates)
     text, word_story, word_volume = zip(*words, strict=True)
@@ -165,13 +170,13 @@ def read_hdf5(path: str | os.PathLike[str], key: str = "data") -> Float[np.ndarr
         import h5py
     except ImportError as error:
         raise ImportError("responses in HDF5 need h5py: pip install 'nextlens[brain]'") from error
-    try:
-        with h5py.File(path, "r") as file:
-            if key not in file:
-                raise ValueError(f"{str(path)!r} has no data set {key!r}, only {sorted(file)!r}")
+    values = None
+    with read_as(path, "HDF5"), h5py.File(path, "r") as file:
+        held = sorted(file)
+        if isinstance(file.get(key), h5py.Dataset):
             values = np.asarray(file[key][()], dtype=np.float32)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as HDF5; is the download complete? ({error})") from error
+    if values is None:
+        raise ValueError(f"{str(path)!r} has no data set {key!r}, only {held!r}")
     if values.ndim not in (2, 3) or not values.size:
         raise ValueError(
             f"{key!r} of {str(path)!r} has shape {values.shape}; it must be (volume, voxel), or repeats of it"
@@ -197,6 +202,13 @@ def _words_of(path: Path, story: str) -> xr.Dataset:
             "volume": ("word", np.floor((np.array(start) + SILENCE) / TR).astype(np.int64)),
         }
     )
+
+
+def _texts_of(path: Path) -> dict[str, tuple[str, list[str]]]:
+    """Of each story: which side of the split, and what was said in each TR."""
+    with read_as(path, "the words of stories"):
+        heard = json.loads(path.read_text(encoding="utf-8"))
+        return {name: (str(one["split"]), [str(said) for said in one["texts"]]) for name, one in heard.items()}
 
 
 def _refuse_other_stories(arrays: set[str], texts: set[str], path: Path) -> None:
