@@ -13,7 +13,7 @@ from nextlens.analyses.belief_protocols import FOLDS, PROTOCOLS, refuse_few_stat
 from nextlens.analyses.emergence import Moment, emergence_at, measured_after, snapshots_after
 from nextlens.analyses.model_training import Training, training_steps
 from nextlens.analyses.prefix_rows import Prefixes, listable
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.analyses.sites import probed_sites
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, one_of
@@ -129,16 +129,11 @@ class BeliefRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        usual, words = BeliefRecipe(self.process, steps=self.steps), [f"nextlens belief --process {self.process}"]
-        words += [f"--set {name}={float(value)!r}" for name, value in self.parameters.items()]
+        command = f"nextlens belief --process {self.process}"
         if self.steps != BeliefRecipe.steps:
-            words.append(f"--steps {self.steps}")
-        for name in ("batch_size", "learning_rate", "warmup", "protocol", "folds"):
-            if getattr(self, name) != getattr(usual, name):
-                words.append(f"--{name.replace('_', '-')} {getattr(self, name)}")
-        if self.seeds != usual.seeds:
-            words.append(f"--seeds {','.join(map(str, self.seeds))}{',' * (len(self.seeds) == 1)}")
-        return " ".join([*words, *(f"--site {site}" for site in self.sites or ())])
+            command += f" --steps {self.steps}"
+        usual = BeliefRecipe(self.process, steps=self.steps)
+        return repeating(command, self, usual, without=("process", "steps"), repeated={"sites": "site"})
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from nextlens.analyses.constrained_beliefs import SHORTEST
 from nextlens.analyses.model_training import Training, for_seeds
 from nextlens.analyses.prefix_rows import listable
+from nextlens.analyses.recipes import repeating
 from nextlens.models.arguments import at_least
 from nextlens.models.processes import Process, mess3
 from nextlens.models.transformer_config import TransformerConfig
@@ -57,6 +58,9 @@ class Setting:
         except ValueError:
             raise ValueError(f"setting={text!r} must be X,ALPHA,HEADS, such as 0.5,0.6,2") from None
         return cls(*numbers)
+
+    def __str__(self) -> str:
+        return f"{self.x!r},{self.alpha!r},{self.heads}"
 
     @property
     def process(self) -> Process:
@@ -150,12 +154,4 @@ class ConstrainedRecipe:
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        usual, words = ConstrainedRecipe(), ["nextlens belief constrained"]
-        if self.settings != usual.settings:
-            words += [f"--setting {one.x!r},{one.alpha!r},{one.heads}" for one in self.settings]
-        for name in ("steps", "batch_size", "learning_rate", "n_ctx", "longest"):
-            if getattr(self, name) != getattr(usual, name):
-                words.append(f"--{name.replace('_', '-')} {getattr(self, name)}")
-        if self.seeds != usual.seeds:
-            words.append(f"--seeds {','.join(map(str, self.seeds))}{',' * (len(self.seeds) == 1)}")
-        return " ".join(words)
+        return repeating("nextlens belief constrained", self, ConstrainedRecipe(), repeated={"settings": "setting"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nextlens.analyses.model_training import Training
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.processes import FactoredProcess, Process, bloch_walk, mess3
 from nextlens.models.processes.blurred import BlurredProduct
@@ -158,17 +158,11 @@ class FactoredRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        usual, words = FactoredRecipe(self.factors), ["nextlens belief factored"]
+        usual = FactoredRecipe(self.factors)
+        command = "nextlens belief factored"
         if self.factors != FactoredRecipe.factors:
-            words.append(f"--factors {self.factors}")
-        for name in ("steps", "batch_size", "learning_rate", "noise_steps", "words"):
-            if getattr(self, name) != getattr(usual, name):
-                words.append(f"--{name.replace('_', '-')} {getattr(self, name)}")
-        for name in ("seeds", "epsilons"):
-            given = getattr(self, name)
-            if given != getattr(usual, name):
-                words.append(f"--{name} {','.join(map(str, given)) or 'none'}{',' * (len(given) == 1)}")
-        return " ".join(words)
+            command += f" --factors {self.factors}"
+        return repeating(command, self, usual)
 
     def _training(
         self, name: str, process: FactoredProcess | Process, architecture: Mapping[str, int], seed: int

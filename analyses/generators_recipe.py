@@ -10,7 +10,7 @@ import numpy as np
 
 from nextlens.analyses.model_training import Training
 from nextlens.analyses.prefix_rows import Prefixes
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.processes import process_by_name
 from nextlens.models.recurrent import LAYERS, RecurrentConfig
@@ -110,17 +110,12 @@ class GeneratorsRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        usual, words = GeneratorsRecipe(), ["nextlens belief generators"]
-        for name, option in (("processes", "process"), ("architectures", "architecture")):
-            if getattr(self, name) != getattr(usual, name):
-                words += [f"--{option} {value}" for value in getattr(self, name)]
-        if self.seeds != usual.seeds:
-            words.append(f"--seeds {','.join(map(str, self.seeds))}{',' * (len(self.seeds) == 1)}")
-        for name in ("steps", "batch_size", "learning_rate", "words", "order"):
-            value = getattr(self, name)
-            if value != getattr(usual, name):
-                words.append(f"--{name.replace('_', '-')} {'all' if value is None else value}")
-        return " ".join(words)
+        repeated, odd = (
+            {"processes": "process", "architectures": "architecture"},
+            {"words"} if self.words is None else (),
+        )
+        command = repeating("nextlens belief generators", self, GeneratorsRecipe(), without=odd, repeated=repeated)
+        return command + " --words all" * bool(odd)
 
 
 def config_of(architecture: str, n_tokens: int, seed: int) -> TransformerConfig | RecurrentConfig:

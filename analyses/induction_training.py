@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from nextlens.analyses.head_ablation import head_ablation
 from nextlens.analyses.induction_heads import head_scores, in_context_gain, in_context_score, loss_by_position
 from nextlens.analyses.model_training import Training, notes_of, training_steps
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
@@ -114,14 +114,7 @@ class InductionRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens induction"]
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value != one.default and one.name != "seeds":
-                words.append(f"--{one.name.replace('_', '-')} {value}")
-        if self.seeds != InductionRecipe.seeds:
-            words.append(f"--seeds {','.join(map(str, self.seeds))}{',' * (len(self.seeds) == 1)}")
-        return " ".join(words)
+        return repeating("nextlens induction", self, InductionRecipe())
 
 
 class InductionSeed(NamedTuple):

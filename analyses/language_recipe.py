@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from nextlens.analyses.model_training import Training
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.byte_pairs import train_byte_pairs
 from nextlens.models.tasks.corpus import Corpus
@@ -195,15 +196,8 @@ class LanguageRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        import shlex
-
-        words = ["nextlens gim evaluate", shlex.quote(self.texts)]
-        for one in fields(self)[1:]:
-            value = getattr(self, one.name)
-            if value != one.default:
-                text = ",".join(value) if isinstance(value, tuple) else str(value)
-                words.append(f"--{one.name.replace('_', '-')} {shlex.quote(text)}")
-        return " ".join(words)
+        command = f"nextlens gim evaluate {shlex.quote(self.texts)}"
+        return repeating(command, self, LanguageRecipe(self.texts), without=("texts",))
 
 
 def kind_of(vocabulary: str) -> tuple[str, int]:

@@ -19,7 +19,7 @@ from nextlens.analyses.displays.spread import SpreadDisplay
 from nextlens.analyses.intervals import interval
 from nextlens.analyses.model_training import Training, train_all
 from nextlens.analyses.prefix_rows import Prefixes, excess_loss
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
 from nextlens.analyses.spread_over_layers import (
     ALL,
@@ -128,14 +128,8 @@ class LayersRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        usual, words = LayersRecipe(self.process), [f"nextlens belief layers --process {self.process}"]
-        words += [f"--set {name}={float(value)!r}" for name, value in self.parameters.items()]
-        for name in ("contexts", "steps", "batch_size", "learning_rate", "seeds"):
-            value = getattr(self, name)
-            if value != getattr(usual, name):
-                said = f"{','.join(map(str, value))}{',' * (len(value) == 1)}" if isinstance(value, tuple) else value
-                words.append(f"--{name.replace('_', '-')} {said}")
-        return " ".join(words)
+        usual = LayersRecipe(self.process)
+        return repeating(f"nextlens belief layers --process {self.process}", self, usual, without=["process"])
 
 
 #: Of the columns of the summary.

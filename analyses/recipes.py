@@ -3,11 +3,59 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 Made = TypeVar("Made")
+
+
+def repeating(
+    command: str,
+    recipe: Any,
+    usual: Any,
+    *,
+    without: Collection[str] = (),
+    repeated: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """The command line of a recipe: ``command``, and an option for every field in which it differs from ``usual``.
+
+    Several values have commas between; a number alone has one behind it, since alone it may be a count. True and False
+    are a flag and its ``no-``; a mapping is ``--set``.
+
+    Parameters
+    ----------
+    command : str
+        Program and command, with whatever it needs to be told first.
+    recipe, usual : dataclass
+    without : collection of str
+        Fields that ``command`` says.
+    repeated : mapping of str to str
+        Fields whose every value is an option of its own, and its name.
+    """
+    words = [command]
+    for name in (one.name for one in fields(recipe)):
+        value, option = getattr(recipe, name), name.replace("_", "-")
+        if name in without or value == getattr(usual, name):
+            continue
+        if name in repeated:
+            words += [f"--{repeated[name]} {shlex.quote(str(one))}" for one in value or ()]
+        elif isinstance(value, Mapping):
+            words += [f"--set {key}={float(one)!r}" for key, one in value.items()]
+        elif isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words.append(f"--{option} {shlex.quote(_text(value))}")
+    return " ".join(words)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, tuple):
+        return str(value)
+    alone = len(value) == 1 and isinstance(value[0], int | float)
+    return ",".join(map(str, value)) + "," * alone or "none"
 
 
 class WrittenRecipe:

@@ -12,7 +12,7 @@ import numpy as np
 from nextlens.analyses.emergence import measured_after
 from nextlens.analyses.model_training import Training, for_seeds, progress_bar, steps_done, training_steps
 from nextlens.analyses.prefix_rows import Prefixes, excess_loss
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.analyses.synchronisation import Source, sources
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.recurrent import RecurrentConfig
@@ -98,15 +98,7 @@ class SynchronisationRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        usual, words = SynchronisationRecipe(), ["nextlens belief mixture"]
-        for name in ("steps", "batch_size", "learning_rate", "words"):
-            if getattr(self, name) != getattr(usual, name):
-                words.append(f"--{name.replace('_', '-')} {getattr(self, name)}")
-        if self.seeds != usual.seeds:
-            words.append(f"--seeds {','.join(map(str, self.seeds))}{',' * (len(self.seeds) == 1)}")
-        if self.names != usual.names:
-            words += [f"--source {name}" for name in self.names]
-        return " ".join(words)
+        return repeating("nextlens belief mixture", self, SynchronisationRecipe(), repeated={"names": "source"})
 
 
 def train_followed(

@@ -348,8 +348,8 @@ def test_the_summary_names_sources_nulls_published_numbers_and_the_command(finis
     for part in ("golden_mean, transformer", "names, GRU", "published 0.781", "twin", "shuffle", "phase change in"):
         assert part in told
     assert told.endswith(
-        "repeat     nextlens belief mixture --steps 6 --batch-size 8 --words 20 --seeds 0,3 "
-        "--source golden_mean --source three_mess3 --source names"
+        "repeat     nextlens belief mixture --source golden_mean --source three_mess3 --source names "
+        "--steps 6 --batch-size 8 --words 20 --seeds 0,3"
     )
 
 
