@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -23,6 +23,12 @@ training = options(
     click.option("--d-model", type=int, help="Width of the residual stream."),
     click.option("--n-heads", type=int, help="Heads in each block."),
 )
+NAMES = click.option(
+    "--objectives",
+    "names",
+    metavar="A,B,...",
+    help="next-token, multi-token, joint multi-token, next-latent, registers",
+)
 EVERY = click.option("--every", type=int, help="Steps between two looks.  [default: 50]")
 
 
@@ -37,12 +43,7 @@ def objectives() -> None:
 @objectives.command()
 @click.option("--process", help="Hidden Markov process to train on.  [default: mess3, alpha=0.6, x=0.15]")
 @PARAMETERS
-@click.option(
-    "--objectives",
-    "names",
-    metavar="A,B,...",
-    help="next-token, multi-token, joint multi-token, next-latent, registers",
-)
+@NAMES
 @click.option("--length", type=int, help="Tokens read in training.  [default: 32]")
 @click.option("--beyond", type=int, help="How many times as many the dynamics is rolled out over.  [default: 3]")
 @click.option("--ahead", type=int, help="Tokens that registers and heads look ahead at most.  [default: 4]")
@@ -123,12 +124,7 @@ def star_graph(
 
 
 @objectives.command("street-grid")
-@click.option(
-    "--objectives",
-    "names",
-    metavar="A,B,...",
-    help="next-token, multi-token, joint multi-token, next-latent, registers",
-)
+@NAMES
 @click.option("--height", type=int, help="Of the town, in crossings.  [default: 5]")
 @click.option("--width", type=int, help="Of the town, in crossings.  [default: 5]")
 @click.option("--one-way", type=float, help="Share of streets that are one-way.  [default: 0.3]")
@@ -155,11 +151,54 @@ def street_grid(
     Trains transformers with each objective on rides through a grid of partly one-way streets; five measures of each in
     one table: next-token test, valid trajectories, sequence compression, effective latent rank, detour robustness.
     """
-    from nextlens.analyses.objectives_grid_run import GridRecipe, run, summary
+    from nextlens.analyses.objectives_grid_run import GridRecipe
+    from nextlens.analyses.objectives_table import run, summary
 
+    recipe = GridRecipe(**_chosen(names, seeds, given))
+    running_how = {"out": out, "resume": resume, "device": device, "jobs": jobs, "as_json": as_json}
+    answer(recipe, run, summary, "objectives-street-grid", **running_how)
+
+
+@objectives.command()
+@NAMES
+@click.option("--n-numbers", type=int, help="That are given.  [default: 3]")
+@click.option("--most", type=int, help="The largest number given.  [default: 12]")
+@click.option("--lowest", type=int, help="Target.  [default: 1]")
+@click.option("--highest", type=int, help="Target.  [default: 40]")
+@click.option("--largest", type=int, help="Result on the way.  [default: 60]")
+@click.option("--pauses", type=int, help="Tokens between question and answer.  [default: 4]")
+@click.option("--ahead", type=int, help="Steps rolled out, and tokens looked ahead at most.  [default: 4]")
+@click.option("--share", type=float, help="Of registers in the loss.  [default: 0.3]")
+@click.option("--weight-decay", type=float, help="Of AdamW.  [default: 0.01]")
+@training
+@SEEDS
+@running
+def countdown(
+    names: str | None,
+    seeds: str | None,
+    out: Any,
+    resume: bool,
+    device: str,
+    jobs: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Does a model that writes sums down reach the number it is asked for?
+
+    Trains transformers with each objective on Countdown: a target is to be made of some numbers by sums, differences,
+    products and quotients; shares that reach targets known and new, beside any sums that keep the rules.
+    """
+    from nextlens.analyses.objectives_countdown import CountdownRecipe
+    from nextlens.analyses.objectives_table import run, summary
+
+    recipe = CountdownRecipe(**_chosen(names, seeds, given))
+    running_how = {"out": out, "resume": resume, "device": device, "jobs": jobs, "as_json": as_json}
+    answer(recipe, run, summary, "objectives-countdown", **running_how)
+
+
+def _chosen(names: str | None, seeds: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said on the command line, as a recipe's fields."""
     chosen = {name: value for name, value in given.items() if value is not None}
     if names is not None:
         chosen["objectives"] = tuple(name.strip() for name in names.split(","))
-    recipe = GridRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
-    running_how = {"out": out, "resume": resume, "device": device, "jobs": jobs, "as_json": as_json}
-    answer(recipe, run, summary, "objectives-street-grid", **running_how)
+    return chosen if seeds is None else {"seeds": seeds_of(seeds), **chosen}

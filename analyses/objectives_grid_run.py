@@ -2,59 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from functools import partial
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from nextlens.analyses.intervals import interval
-from nextlens.analyses.model_training import progress_bar, steps_done
 from nextlens.analyses.next_latent import kl
 from nextlens.analyses.objectives_grid import MEASURES, grid_measures
-from nextlens.analyses.objectives_training import OBJECTIVES, Lesson, lesson_steps
-from nextlens.analyses.recipes import WrittenRecipe
-from nextlens.analyses.results_folder import NUMBERS, begin, write_json
-from nextlens.models import checkpoints
-from nextlens.models.arguments import at_least, one_of
+from nextlens.analyses.objectives_table import TableRecipe
+from nextlens.models.hooked import Hooked
 from nextlens.models.kernel import Kernel
 from nextlens.models.objectives.registers import WithoutRegister
 from nextlens.models.recording import device_of
 from nextlens.models.tasks.prompted import batch_of
 from nextlens.models.tasks.street_grid import StreetGrid
-from nextlens.models.training import over_seeds
-from nextlens.models.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
-class GridRecipe(WrittenRecipe):
-    """All that decides the numbers of a run but the machine's speed: JSON-able, compared by value.
+class GridRecipe(TableRecipe):
+    """What :class:`~nextlens.analyses.objectives_table.TableRecipe` says, of rides through a town.
 
     Parameters
     ----------
-    objectives : tuple of str
-        Of :data:`~nextlens.analyses.objectives_training.OBJECTIVES`.
     height, width, one_way, wander, longest
         Of :class:`~nextlens.models.tasks.street_grid.StreetGrid`.
-    ahead : int
-        Steps rolled out by NextLat, and the largest offset of heads and registers.
-    share : float
-        Of registers in the loss.
-    n_layers, d_model, n_heads : int
-    batch_size : int
-    learning_rate, weight_decay : float
-    cpu_seconds : float
-        For each transformer.
-    steps : int, optional
-        Stop after so many at the latest.
-    seeds : tuple of int
 
     Raises
     ------
@@ -62,127 +35,30 @@ class GridRecipe(WrittenRecipe):
         If a value is out of range.
     """
 
-    objectives: tuple[str, ...] = ("next-token", "multi-token", "next-latent", "registers")
     height: int = 5
     width: int = 5
     one_way: float | int = 0.3
     wander: float | int = 0.5
     longest: int = 20
-    ahead: int = 4
-    share: float | int = 0.3
-    n_layers: int = 3
-    d_model: int = 64
-    n_heads: int = 4
-    batch_size: int = 128
-    learning_rate: float | int = 2e-3
-    weight_decay: float | int = 0.01
-    cpu_seconds: float | int = 40.0
-    steps: int | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
 
-    def __post_init__(self) -> None:
-        for name in self.objectives:
-            one_of("objectives", name, OBJECTIVES)
-        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
-            raise ValueError(f"objectives={self.objectives!r} must name at least one, each once")
-        at_least("batch_size", self.batch_size, 1)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
-        for name in self.objectives:
-            self.lesson(name, self.seeds[0])
+    verb: ClassVar[str] = "street-grid"
+    protocols: ClassVar[Mapping[str, str]] = MEASURES
 
     @property
     def task(self) -> StreetGrid:
         return StreetGrid(self.height, self.width, self.one_way, self.wander, self.longest)
 
-    def lesson(self, objective: str, seed: int) -> Lesson:
-        """The training of one transformer."""
-        task = self.task
-        config = TransformerConfig(
-            n_tokens=task.n_tokens + 1,
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            d_model=self.d_model,
-            n_ctx=task.length,
-            seed=seed,
-        )
-        names = ("cpu_seconds", "steps", "learning_rate", "weight_decay", "ahead", "share")
-        own = {name: getattr(self, name) for name in names}
-        name = f"{objective.replace(' ', '-')}-seed-{seed}"
-        return Lesson(name, objective, config, partial(task.batches, self.batch_size), **own)
-
     @property
-    def command(self) -> str:
-        """The command line that repeats it."""
-        words, usual = ["nextlens objectives street-grid"], GridRecipe()
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value == getattr(usual, one.name):
-                continue
-            if one.name == "seeds":
-                value = f"{','.join(map(str, value))}{',' * (len(value) == 1)}"
-            elif one.name == "objectives":
-                value = shlex.quote(",".join(value))
-            words.append(f"--{one.name.replace('_', '-')} {value}")
-        return " ".join(words)
+    def about(self) -> str:
+        return f"street grid: {self.height} by {self.width} crossings, rides between pairs that no training saw"
 
-
-def run(
-    recipe: GridRecipe,
-    folder: str | os.PathLike[str],
-    *,
-    resume: bool = False,
-    device: str = "cpu",
-    n_jobs: int | None = None,
-    progress: bool = False,
-) -> dict[str, Any]:
-    """Train a transformer for each objective and seed, and put five measures of each in one table.
-
-    Writes a checkpoint a model with its head, and ``numbers.json``, which is also what is returned.
-
-    Raises
-    ------
-    OSError
-        If nothing can be written into ``folder``; before any work is done.
-    ValueError
-        If ``folder`` holds what would be lost, or cannot be gone on with.
-    """
-    place = begin(folder, recipe.as_json(), resume=resume)
-    wanted = [(objective, seed) for seed in recipe.seeds for objective in recipe.objectives]
-    behind = [steps_done(recipe.lesson(*one).path(place)) if resume else 0 for one in wanted]
-    with progress_bar(place, behind, (recipe.steps or 0) * len(wanted), show=progress) as report:
-        job = partial(_one, wanted=wanted, recipe=recipe, folder=place, resume=resume, device=device, report=report)
-        found = dict(zip(wanted, over_seeds(job, range(len(wanted)), n_jobs=n_jobs), strict=True))
-    numbers = _sum_up(recipe, found)
-    write_json(place / NUMBERS, numbers)
-    return numbers
-
-
-def _one(
-    number: int,
-    *,
-    wanted: list[tuple[str, int]],
-    recipe: GridRecipe,
-    folder: Path,
-    resume: bool,
-    device: str,
-    report: Callable[[int, int], None] | None,
-) -> dict[str, float]:
-    objective, seed = wanted[number]
-    lesson, notes = recipe.lesson(objective, seed), {}
-    whole = {name: value for name, value in recipe.as_json().items() if name not in ("objectives", "seeds")}
-    made_by = {**whole, "objective": objective, "seed": seed}
-    tell = None if report is None else partial(report, number)
-    for _ in lesson_steps(lesson, folder, notes, recipe=made_by, resume=resume, device=device, report=tell):
-        pass
-    model = checkpoints.load(lesson.path(folder), device=device)
-    rng = np.random.default_rng(3)
-    return {
-        **grid_measures(model, recipe.task, rng),
-        "KL to the exact law, nats": _kl_to_exact(model, recipe.task, rng),
-        "steps": float(notes["steps"]),
-        "CPU seconds": float(notes["cpu"]),
-    }
+    def measured(self, model: Hooked) -> dict[str, float]:
+        """The five measures, and how far the model's law is from the exact one."""
+        rng = np.random.default_rng(3)
+        return {
+            **grid_measures(model, self.task, rng),
+            "KL to the exact law, nats": _kl_to_exact(model, self.task, rng),
+        }
 
 
 @torch.no_grad()
@@ -196,41 +72,3 @@ def _kl_to_exact(model: Kernel, task: StreetGrid, rng: np.random.Generator) -> f
         exact = torch.from_numpy(np.log(task.law(drawn.crossing.values[:, :-1], goal)))
     said = WithoutRegister(model).log_probs(batch.to(device_of(model, batch))).cpu().double()
     return float(kl(exact, said)[asked].mean())
-
-
-def _sum_up(recipe: GridRecipe, found: Mapping[tuple[str, int], Mapping[str, float]]) -> dict[str, Any]:
-    rows = list(found[recipe.objectives[0], recipe.seeds[0]])
-    return {
-        "measures": {
-            row: {name: interval([found[name, seed][row] for seed in recipe.seeds]) for name in recipe.objectives}
-            for row in rows
-        },
-        "protocols": MEASURES,
-        "seeds": list(recipe.seeds),
-        "recipe": recipe.as_json(),
-        "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy")},
-            "python": platform.python_version(),
-        },
-    }
-
-
-def summary(recipe: GridRecipe, numbers: Mapping[str, Any], folder: Path) -> str:
-    """One table: measures by objective, each a mean over seeds with its interval."""
-    lines = [
-        f"street grid: {recipe.height} by {recipe.width} crossings; {len(recipe.seeds)} seeds, "
-        f"{recipe.cpu_seconds:g} CPU seconds each; rides between pairs that no training saw",
-        f"{'':28s}" + "".join(f"{name:>24s}" for name in recipe.objectives),
-    ]
-    for row, found in numbers["measures"].items():
-        lines.append(f"{row:28s}" + "".join(f"{_spelled(found[name]):>24s}" for name in recipe.objectives))
-    lines.append(f"look at    {folder / NUMBERS}")
-    lines.append(f"repeat     {recipe.command}")
-    return "\n".join(lines)
-
-
-def _spelled(found: Mapping[str, Any]) -> str:
-    mean, ends = found["mean"], found["interval_95"]
-    digits = ".3f" if abs(mean) < 10 else ".1f"
-    return f"{mean:{digits}}" + ("" if ends is None else f" [{ends[0]:{digits}}, {ends[1]:{digits}}]")

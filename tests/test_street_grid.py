@@ -13,7 +13,8 @@ from nextlens.analyses.objectives_grid import (
     next_token_test,
     sequence_compression,
 )
-from nextlens.analyses.objectives_grid_run import GridRecipe, run, summary
+from nextlens.analyses.objectives_grid_run import GridRecipe
+from nextlens.analyses.objectives_table import run, summary
 from nextlens.models.batch import Batch
 from nextlens.models.tasks.prompted import batch_of, solved
 from nextlens.models.tasks.street_grid import MOVES, StreetGrid

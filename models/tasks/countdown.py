@@ -139,27 +139,31 @@ class Countdown(PromptedTask):
         return np.concatenate([numbers, target[:, None], pauses, np.stack(said, axis=1)], axis=1)[good]
 
     def spelled(self, tokens: Int[np.ndarray, " time"]) -> str:
-        """``n n n n > target | | a + b = c , ..``."""
-        marks = [*SIGNS, "=", ",", "|"]
-        words = [str(int(t)) if t <= self.largest else marks[int(t) - self.largest - 1] for t in tokens]
+        """``n n n n > target | | a + b = c , ..``; a ``?`` is no token of the task."""
+        marks = [*map(str, range(self.largest + 1)), *SIGNS, "=", ",", "|"]
+        words = [marks[int(t)] if t < self.n_tokens else "?" for t in tokens]
         return " ".join([*words[: self.n_numbers], ">", *words[self.n_numbers :]])
 
     def reaches(self, text: str) -> bool:
         """Whether what :meth:`spelled` wrote is an answer: true steps, made of what is left, the last the target."""
+        return self.left(text) == [int(text.partition(" > ")[2].split()[0])]
+
+    def left(self, text: str) -> list[int] | None:
+        """What numbers are left behind all steps of a text; None if one is not true, or not made of what was left."""
         question, _, rest = text.partition(" > ")
-        target, *words = rest.replace("|", "").split()
-        left, result = list(map(int, question.split())), -1
+        _, *words = rest.replace("|", "").split()
+        left = list(map(int, question.split()))
         for step in " ".join(words).split(" , "):
             parts = step.split()
             if len(parts) != 5 or parts[1] not in SIGNS or parts[3] != "=":
-                return False
+                return None
             a, b, result = (int(parts[i]) if parts[i].isdigit() else -1 for i in (0, 2, 4))
             for number in (a, b):
                 if number not in left:
-                    return False
+                    return None
                 left.remove(number)
             made = {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b and a % b == 0 else -1}[parts[1]]
             if made != result or result < 0:
-                return False
+                return None
             left.append(result)
-        return left == [int(target)] == [result]
+        return left
