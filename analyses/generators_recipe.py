@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,12 +110,10 @@ class GeneratorsRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        repeated, odd = (
-            {"processes": "process", "architectures": "architecture"},
-            {"words"} if self.words is None else (),
-        )
-        command = repeating("nextlens belief generators", self, GeneratorsRecipe(), without=odd, repeated=repeated)
-        return command + " --words all" * bool(odd)
+        all_words = self.words is None
+        usual = replace(GeneratorsRecipe(), words=None) if all_words else GeneratorsRecipe()
+        repeated = {"processes": "process", "architectures": "architecture"}
+        return repeating("nextlens belief generators", self, usual, repeated=repeated) + " --words all" * all_words
 
 
 def config_of(architecture: str, n_tokens: int, seed: int) -> TransformerConfig | RecurrentConfig:
