@@ -22,7 +22,7 @@ MEASURES = {
     "reaches a target it knows": "share of answers, greedily, whose sums are true, use what is left, and end at the "
     "target; targets that training asked for, fresh numbers",
     "reaches a new target": "the same of targets that training never asked for",
-    "keeps the rules": "share of answers to known targets whose sums are true and use up all numbers, wherever they end",
+    "keeps the rules": "share of answers to known targets whose sums are true and use up all numbers, right or not",
     "any such sums, known target": "null: of all answers to these questions that keep the rules, the share that "
     "reaches the target",
     "any such sums, new target": "the same of new targets",
