@@ -8,9 +8,19 @@ from typing import Any
 
 import click
 
-from nextlens.analyses.answering import answer, numbers_of, options, running
+from nextlens.analyses.answering import answer, numbers_of, options
 
-STATES = click.option("--states", type=click.Path(path_type=Path), help="Where a model's states of words are kept.")
+#: Options that decide where and how a run goes on, and none of its numbers.
+running = options(
+    click.option("--states", type=click.Path(path_type=Path), help="Where a model's states of words are kept."),
+    click.option(
+        "--out", type=click.Path(path_type=Path), help="Results folder.  [default: under results/, by question]"
+    ),
+    click.option("--resume", is_flag=True, help="Go on with the unfinished run in the results folder."),
+    click.option("--device", default="cpu", show_default=True, help="Of the checkpoint: cpu, cuda, cuda:1, ..."),
+    click.option("--jobs", type=int, help="Processes over which targets are spread.  [default: 1]"),
+    click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON instead of the summary."),
+)
 
 #: Options with several values, and what each is.
 LISTS: dict[str, type] = dict.fromkeys(("subjects", "tested", "spaces", "sites", "matchers", "values"), str)
@@ -62,7 +72,6 @@ def scoring(least: str, largest: str, alphas: int, folds: int) -> Any:
 @click.option("--space", help="Of its images, where there are several.")
 @click.option("--mask", help="An image of the brain, for BIDS.")
 @click.option("--labels", help="An image of regions, for BIDS.")
-@STATES
 @running
 def encode(
     states: Path | None, out: Path | None, resume: bool, device: str, jobs: int | None, as_json: bool, **given: Any
@@ -97,7 +106,6 @@ def encode(
 @click.option("--length", type=int, help="Tokens read together.  [default: 512]")
 @click.option("--stride", type=int, help="From one window to the next.  [default: 384]")
 @scoring("10", "1e6", 6, 4)
-@STATES
 @running
 def recall(
     states: Path | None, out: Path | None, resume: bool, device: str, jobs: int | None, as_json: bool, **given: Any

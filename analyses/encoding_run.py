@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from joblib import parallel_config
 
 from nextlens.analyses.encoding import scored_models
 from nextlens.analyses.encoding_data import subjects_of
@@ -15,6 +18,7 @@ from nextlens.analyses.encoding_recipe import EncodingRecipe
 from nextlens.analyses.encoding_result import write_scores
 from nextlens.analyses.encoding_spaces import Reader, spaces_of
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
+from nextlens.models.arguments import at_least
 
 #: Where states of words are kept, unless told.
 STATES = "states"
@@ -45,7 +49,8 @@ def run(
     device : str, default="cpu"
         Of the model.
     n_jobs : int, optional
-        Not used: blocks of targets are spread by ``joblib.parallel_config``.
+        Processes that blocks of targets are spread over. None leaves it to ``joblib.parallel_config``, which may name
+        a cluster.
     progress : bool, default=False
     states : path, optional
         Where states of words are kept, to be shared by runs; ``states`` in ``folder`` if None.
@@ -74,7 +79,8 @@ def run(
         start = time.process_time()
         spaces = spaces_of(subject, recipe, reader)
         read = time.process_time()
-        found = scored_models(subject, spaces, recipe)
+        with spread_over(n_jobs):
+            found = scored_models(subject, spaces, recipe)
         numbers[subject.name] = of_subject(subject, spaces, found, recipe)
         scores[subject.name] = {name: one.drop_dims("row") for name, one in found.models.items()}
         seconds[f"{subject.name}, features"] = round(read - start, 2)
@@ -85,3 +91,14 @@ def run(
     write_scores(place, scores)
     write_json(place / NUMBERS, whole)
     return whole
+
+
+def spread_over(n_jobs: int | None) -> AbstractContextManager[Any]:
+    """Blocks of targets in so many processes; where joblib has been told to, if None.
+
+    Raises
+    ------
+    ValueError
+        If there are to be fewer than one.
+    """
+    return nullcontext() if n_jobs is None else parallel_config(n_jobs=at_least("jobs", n_jobs, 1))

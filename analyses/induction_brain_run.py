@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nextlens.analyses.encoding_data import Subject, subjects_of
-from nextlens.analyses.encoding_run import STATES
+from nextlens.analyses.encoding_run import STATES, spread_over
 from nextlens.analyses.encoding_spaces import Reader
 from nextlens.analyses.induction_brain import (
     Configuration,
@@ -69,7 +69,8 @@ def run(
     seconds: dict[str, float] = {}
     for subject in subjects_of(recipe.encoding):
         start = time.process_time()
-        subjects[subject.name], words[subject.name] = _of_subject(subject, Matching(subject, recipe, reader, heads))
+        with spread_over(n_jobs):
+            subjects[subject.name], words[subject.name] = _of_subject(subject, Matching(subject, recipe, reader, heads))
         seconds[subject.name] = round(time.process_time() - start, 2)
     numbers = sum_up(recipe, subjects, seconds)
     draw(numbers, place)

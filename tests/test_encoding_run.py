@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from joblib import effective_n_jobs
 
 from nextlens.analyses import cli, encoding_cli
 from nextlens.analyses.encoding import JOINT, RATE, WITHOUT, scored
@@ -19,6 +20,7 @@ from nextlens.analyses.encoding_result import SCORES, EncodingResult
 from nextlens.analyses.encoding_run import run
 from nextlens.analyses.encoding_spaces import Reader, spaces_of
 from nextlens.analyses.induction_brain_recipe import RecallRecipe
+from nextlens.analyses.induction_brain_run import run as recall
 from nextlens.analyses.results_folder import NUMBERS
 from nextlens.models.transformer import Transformer
 from nextlens.models.transformer_config import TransformerConfig
@@ -260,6 +262,29 @@ def test_help_says_the_defaults_of_the_recipe_and_every_option_is_of_it(recipe):
     for name in numbers | (set(options) & {"components", "blocks", "gap", "candidates", "words", "most", "copied"}):
         said = re.search(r"\[default: (.*)\]", options[name].help).group(1)
         assert float(said) == known[name], name
+
+
+@pytest.mark.parametrize(
+    ("start", "recipe", "inside"),
+    [
+        (run, EncodingRecipe(**SMALL), "encoding_run.scored_models"),
+        (recall, RecallRecipe(subjects=("0",)), "induction_brain_run._of_subject"),
+    ],
+)
+def test_targets_are_spread_over_as_many_processes_as_are_asked_for(start, recipe, inside, tmp_path, monkeypatch):
+    asked = []
+
+    def instead(*_):
+        asked.append(effective_n_jobs(None))
+        raise InterruptedError
+
+    monkeypatch.setattr(f"nextlens.analyses.{inside}", instead)
+    for number, jobs in enumerate((None, 3)):
+        with pytest.raises(InterruptedError):
+            start(recipe, tmp_path / str(number), n_jobs=jobs)
+    assert asked == [1, 3]
+    with pytest.raises(ValueError, match="jobs=0 must be at least 1"):
+        start(recipe, tmp_path / "none", n_jobs=0)
 
 
 def test_only_warnings_about_penalties_are_counted():
