@@ -37,7 +37,7 @@ def of_subject(subject: Subject, spaces: Spaces, found: Scored, recipe: Encoding
     story = subject.heard.response.story.values
     pairs = differences(found.models, pairs_of(found, recipe), recipe)
     return {
-        "data": dict(subject.heard.facts),
+        "data": dict(subject.heard.facts) | {"fingerprint": subject.heard.fingerprint},
         "stories": len(subject.heard.stories),
         "rows": len(story),
         "tested": [str(name) for name in tested],

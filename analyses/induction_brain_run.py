@@ -99,7 +99,7 @@ def _of_subject(subject: Subject, matching: Matching) -> tuple[dict[str, Any], l
         planted_numbers(strength, planted_scores(one, *primary, strength), recipe) for strength in recipe.planted
     ]
     numbers = {
-        "data": dict(subject.heard.facts),
+        "data": dict(subject.heard.facts) | {"fingerprint": subject.heard.fingerprint},
         "rows": int(one.response.sizes["row"]),
         "rows_tested": int(base.sizes["row"]),
         "stories": len(subject.heard.stories),

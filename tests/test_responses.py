@@ -312,6 +312,28 @@ def test_responses_and_words_must_belong_together():
         Listening(rows.rename(target="feature"), words)
 
 
+def test_a_fingerprint_is_of_every_response_label_and_word():
+    def made(**changes):
+        response = np.arange(2400.0).reshape(1200, 2)
+        given = {"response": response, "story": ["a"] * 1200, "text": ["x", "y"], "onset": np.array([0.5, 1.0])}
+        given |= changes
+        texts = (given["text"], ["a", "a"], given["onset"])
+        return from_arrays(given["response"], given["story"], *texts, tr=2.0, volume=given.get("volume")).fingerprint
+
+    late = np.arange(2400.0).reshape(1200, 2)
+    late[1199, 1] = 0.0
+    several = [
+        made(),
+        made(response=late),
+        made(text=["x", "z"]),
+        made(onset=np.array([0.5, 1.25])),
+        made(volume=np.arange(1, 1201)),
+    ]
+    assert made() == several[0]
+    assert len(set(several)) == 5
+    assert len(several[0]) == 16
+
+
 def test_the_simulated_listener_is_what_it_says():
     made = simulate(np.random.default_rng(0), train=3, test=2, volumes=150, each=6, repeats=8)
     response = made.listening.response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 
 import numpy as np
 import xarray as xr
@@ -81,6 +82,22 @@ class Listening:
             response=self.response.isel(row=np.flatnonzero(np.isin(self.response.story.values, stories))),
             words=self.words.isel(word=np.flatnonzero(np.isin(self.words.story.values, stories))),
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of every response, its labels, and every word: whether two runs had the same data.
+
+        Sixteen hexadecimal digits of BLAKE2b; numbers of another precision are other data.
+        """
+        digest = blake2b(digest_size=8)
+        long = self.response.transpose("row", ...)
+        for start in range(0, len(long), 1024):
+            digest.update(np.ascontiguousarray(long.values[start : start + 1024]))
+        labels = [self.response.story, self.response.volume]
+        labels += [self.words[name] for name in ("text", "story", "onset", "volume") if name in self.words]
+        for label in labels:
+            digest.update("\0".join(map(str, label.values.tolist())).encode())
+        return digest.hexdigest()
 
     def texts(self) -> dict[str, list[str]]:
         """The words of each story, in order."""
