@@ -49,6 +49,7 @@ def objectives() -> None:
 @click.option("--ahead", type=int, help="Tokens that registers and heads look ahead at most.  [default: 4]")
 @click.option("--roll-out", type=int, help="Steps over which NextLat's dynamics is trained.  [default: 1]")
 @click.option("--share", type=float, help="Of registers in the loss.  [default: 0.3]")
+@click.option("--positions", help="rotary, learned, relative or none.  [default: rotary]")
 @EVERY
 @training
 @SEEDS

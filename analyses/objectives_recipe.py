@@ -38,7 +38,9 @@ class ObjectivesRecipe(WrittenRecipe):
     beyond : int
         How many times as many the roll-out of NextLat's dynamics is followed.
     n_layers, d_model, n_heads : int
-        Of transformers with rotary positions.
+    positions : str
+        Of :class:`~nextlens.models.transformer_config.TransformerConfig`. Where they are learned, those beyond
+        ``length`` are untrained: choose ``beyond=1``.
     batch_size : int
     learning_rate : float
     cpu_seconds : float
@@ -69,6 +71,7 @@ class ObjectivesRecipe(WrittenRecipe):
     n_layers: int = 2
     d_model: int = 64
     n_heads: int = 4
+    positions: str = "rotary"
     batch_size: int = 128
     learning_rate: float | int = 1e-3
     cpu_seconds: float | int = 60.0
@@ -106,7 +109,7 @@ class ObjectivesRecipe(WrittenRecipe):
             n_heads=self.n_heads,
             d_model=self.d_model,
             n_ctx=self.length * self.beyond,
-            positions="rotary",
+            positions=self.positions,
             seed=seed,
         )
         stream = partial(process.batches, self.batch_size, self.length + 1, tree=False)

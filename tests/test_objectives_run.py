@@ -88,7 +88,9 @@ def test_a_run_writes_figures_numbers_and_heads_and_gone_on_with_gives_the_same(
 def test_the_command_of_a_recipe_makes_that_recipe(monkeypatch):
     made = []
     monkeypatch.setattr("nextlens.analyses.objectives_cli.answer", lambda recipe, *rest, **how: made.append(recipe))
-    slow = ObjectivesRecipe(parameters={"alpha": 0.8512345678, "x": 0.05}, cpu_seconds=80, seeds=(5,), roll_out=2)
+    slow = ObjectivesRecipe(
+        parameters={"alpha": 0.8512345678, "x": 0.05}, cpu_seconds=80, seeds=(5,), roll_out=2, positions="none"
+    )
     wide = StarGraphRecipe.of("joint multi-token", n_arms=3, solved_at=0.9, seeds=(0, 4))
     for recipe in (TINY, slow, STAR, wide, ObjectivesRecipe(), StarGraphRecipe.of("next-token")):
         words = shlex.split(recipe.command)[2:]
@@ -104,6 +106,7 @@ def test_the_command_of_a_recipe_makes_that_recipe(monkeypatch):
         ({"objectives": ("next-token", "mtp")}, "objectives='mtp' is not one of"),
         ({"seeds": ()}, "must hold at least one seed"),
         ({"length": 9, "ahead": 9}, "length=9 must be at least 10"),
+        ({"positions": "absolute"}, "positions='absolute' is not one of"),
         ({"process": "mess"}, "alpha"),
     ],
 )
