@@ -17,7 +17,7 @@ from nextlens.probes.hemodynamics import PolynomialDetrend, ZScore
 from nextlens.probes.noise_ceilings import noise_ceiling
 from nextlens.probes.responses.alice2016 import load_alice
 from nextlens.probes.responses.bids import load_bids
-from nextlens.probes.responses.lebel2023 import SUBJECTS, TEST_STORIES, load_components, load_voxels
+from nextlens.probes.responses.lebel2023 import SUBJECTS, TEST_STORIES, TR, load_components, load_repeats, load_voxels
 from nextlens.probes.responses.listening import Listening, from_arrays
 from nextlens.probes.responses.simulated import simulate
 from nextlens.probes.story_folds import BlocksOfStory, HeldOutStories
@@ -178,7 +178,7 @@ def _voxels(recipe: EncodingRecipe) -> Iterator[Subject]:
         subject = _of_stories(recipe, name, heard, tested, glove())
         yield _changed(
             subject,
-            ceiling=_no_ceiling(recipe, "repeats of the test stories are averaged as they are read"),
+            ceiling=_voxel_ceiling(recipe, name, tested, folder),
             cortex="voxels of one listener's own space, for which pycortex has the surfaces",
             facts={"outside": "ignore"},  # runs are trimmed, and words before the first volume still count
         )
@@ -254,6 +254,22 @@ def _ceiling(recipe: EncodingRecipe, several: xr.DataArray, usual: str) -> xr.Da
     if kind == "none":
         return "none was asked for"
     return noise_ceiling(kind, several, rng=np.random.default_rng([recipe.seed, 1]))
+
+
+def _voxel_ceiling(recipe: EncodingRecipe, name: str, tested: list[str], folder: Path | None) -> xr.Dataset | str:
+    """From single repeats of the tested stories, if all have them."""
+    if recipe.ceiling in ("none", "inter-subject"):
+        return _no_ceiling(recipe, "voxels are of each listener's own brain")
+    try:
+        repeats = load_repeats(name, tested, folder)
+    except ValueError as why:
+        return _no_ceiling(recipe, str(why))
+    dead = ~np.isfinite(repeats).all(("repeat", "row"))
+    repeats = repeats.where(~dead, 0.0)  # a dead voxel has no ceiling, and is no reason to have none
+    if recipe.detrend in ("run", "folds"):
+        steps = make_pipeline(PolynomialDetrend(TR), ZScore())
+        repeats = repeats.copy(data=np.stack([steps.fit_transform(one).values for one in repeats]))
+    return _ceiling(recipe, repeats, "repeats")
 
 
 def _no_ceiling(recipe: EncodingRecipe, why: str) -> str:

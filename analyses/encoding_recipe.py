@@ -70,7 +70,8 @@ class EncodingRecipe(WrittenRecipe):
     null : {"rolling", "block permutation"}
     draws : int, default=1000
     ceiling : {"auto", "repeats", "inter-subject", "split-half", "none"}
-        "auto" is repeats for the simulated listener, halves of the listeners for Alice, none for others.
+        "auto" is repeats for the simulated listener and for voxels that have them, halves of the listeners for Alice,
+        none for others.
     task, space, mask, labels : str
         Of BIDS: the task; which space, where there are several; an image of the brain, or of regions.
     seed : int

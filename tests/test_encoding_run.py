@@ -25,6 +25,8 @@ from nextlens.analyses.results_folder import NUMBERS
 from nextlens.models.transformer import Transformer
 from nextlens.models.transformer_config import TransformerConfig
 from nextlens.models.vocabulary import Bytes
+from nextlens.probes.noise_ceilings import noise_ceiling
+from nextlens.probes.responses.lebel2023 import load_repeats
 from nextlens.probes.word_vectors import WordVectors
 
 SMALL = {"subjects": ("0",), "draws": 60, "alphas": 6, "candidates": 2, "folds": 3}
@@ -337,24 +339,47 @@ def test_a_bids_folder_goes_from_images_to_scores_on_a_cortex(tmp_path, few_vect
     }
 
 
-def test_words_before_the_first_volume_that_was_kept_are_no_mistake_of_trimmed_voxels(tmp_path, few_vectors):
+@pytest.fixture
+def voxels(tmp_path):
+    """Four stories of 50 volumes and three voxels; the last one was heard four times, and its last voxel is dead."""
     h5py = pytest.importorskip("h5py", reason="voxels need h5py: pip install 'nextlens[brain]'")
     data, grids = tmp_path / "derivative/preprocessed_data/UTS01", tmp_path / "derivative/TextGrids"
     data.mkdir(parents=True)
     grids.mkdir()
+    repeats = np.random.default_rng(9).standard_normal((50, 3)) + np.random.default_rng(3).standard_normal((4, 50, 3))
+    repeats[..., 2] = np.nan
     for number, name in enumerate(("a", "b", "c", "d")):
         with h5py.File(data / f"{name}.hf5", "w") as file:
-            file["data"] = np.random.default_rng(number).standard_normal((50, 3))
+            if name == "d":
+                file["individual_repeats"] = repeats
+            file["data"] = repeats.mean(0) if name == "d" else np.random.default_rng(number).standard_normal((50, 3))
         said = "\n".join(f'{i}.0\n{i + 1}.0\n"{["one", "two", "three"][i % 3]}"' for i in range(100))
         header = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n100\n<exists>\n1\n'
         header += '"IntervalTier"\n"word"\n0\n100\n100\n'
         (grids / f"{name}.TextGrid").write_text(header + said + "\n")
-    recipe = EncodingRecipe(
-        data="voxels", folder=str(tmp_path), subjects=("UTS01",), tested=("d",), stories=2, draws=20
-    )
+    return {"data": "voxels", "folder": str(tmp_path), "subjects": ("UTS01",), "draws": 20}
+
+
+def test_voxels_that_were_heard_several_times_have_a_ceiling_and_others_say_why_not(voxels, few_vectors):
+    (subject,) = subjects_of(EncodingRecipe(**voxels, tested=("d",)))
+    repeats = load_repeats("UTS01", ["d"], voxels["folder"])
+    by_hand = noise_ceiling("repeats", repeats.isel(target=[0, 1])).ceiling.values
+    np.testing.assert_allclose(subject.ceiling.ceiling.values, [*by_hand, np.nan])
+    assert np.isfinite(by_hand).any()
+    (halves,) = subjects_of(EncodingRecipe(**voxels, tested=("d",), ceiling="split-half"))
+    assert halves.ceiling.attrs["kind"] == "split-half"
+    (subject,) = subjects_of(EncodingRecipe(**voxels, tested=("c",)))
+    assert subject.ceiling == "none: story 'c' of UTS01 has no single repeats; no ceiling can be told from it"
+    for kind, why in (("repeats", "has no single repeats"), ("inter-subject", "of each listener's own brain")):
+        with pytest.raises(ValueError, match=f"ceiling='{kind}' cannot be told from data='voxels': .*{why}"):
+            list(subjects_of(EncodingRecipe(**voxels, tested=("c",), ceiling=kind)))
+
+
+def test_words_before_the_first_volume_that_was_kept_are_no_mistake_of_trimmed_voxels(voxels, few_vectors):
+    recipe = EncodingRecipe(**voxels, tested=("d",), stories=2)
     (subject,) = subjects_of(recipe)
     assert subject.heard.stories == ["a", "b", "d"]
     assert subject.heard.words.volume.values.min() == 4
     X = spaces_of(subject, recipe, None).of("vectors")
     assert X.sizes == {"row": 150, "feature": 16}
-    assert np.isfinite(scored(subject, X, recipe).r.values).all()
+    assert np.isfinite(scored(subject, X, recipe).r.values).tolist() == [True, True, False]

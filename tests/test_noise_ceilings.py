@@ -36,6 +36,9 @@ def test_numbers_of_a_simulation():
     assert found.signal_power.values.mean() == pytest.approx(0.3, abs=0.01)
     assert normalised_correlation(guess, R).mean() == pytest.approx(0.500, abs=0.01)
     assert normalised_correlation(signal, R).mean() == pytest.approx(1.0, abs=0.01)
+    noise = repeat_ceiling(rng.standard_normal((2, 200, 3000)))
+    assert noise.explainable_variance_raw.values.mean() == pytest.approx(0.5, abs=0.01)
+    assert noise.explainable_variance.values.mean() == pytest.approx(0.0, abs=0.01)
 
 
 def test_the_ceiling_is_what_the_signal_itself_scores():

@@ -211,6 +211,30 @@ def test_repeats_of_a_test_story_are_averaged(tmp_path):
     np.testing.assert_allclose(found.response.values, values.astype(np.float32).mean(0))
 
 
+def test_single_repeats_are_those_that_were_averaged(tmp_path):
+    data, _, values = voxels(tmp_path, ("one", "two", "three"), shape=(4, 9, 5))
+    for name, repeats in (("one", values), ("two", values[:3]), ("three", None)):
+        with h5py.File(data / f"{name}.hf5", "w") as file:
+            file["data"] = values.mean(0)
+            if repeats is not None:
+                file[lebel2023.REPEATS] = repeats
+    found = lebel2023.load_repeats("UTS01", ["one"], tmp_path)
+    assert found.dims == ("repeat", "row", "target")
+    np.testing.assert_array_equal(found.values, values.astype(np.float32))
+    whole = lebel2023.load_voxels("UTS01", ["one"], tmp_path).response
+    for label in ("story", "volume", "time"):
+        np.testing.assert_array_equal(found[label], whole[label])
+    with pytest.raises(ValueError, match="story 'two' has 3 repeats of 5 voxels and 'one' has 4 of 5"):
+        lebel2023.load_repeats("UTS01", ["one", "two"], tmp_path)
+    with pytest.raises(ValueError, match="story 'three' of UTS01 has no single repeats"):
+        lebel2023.load_repeats("UTS01", ["three"], tmp_path)
+    with pytest.raises(ValueError, match="stories is empty"):
+        lebel2023.load_repeats("UTS01", [], tmp_path)
+    (data / "one.hf5").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="cannot be read as HDF5"):
+        lebel2023.load_repeats("UTS01", ["one"], tmp_path)
+
+
 def test_damaged_voxel_files_are_named(tmp_path):
     data, grids, _ = voxels(tmp_path)
     load = lambda: lebel2023.load_voxels("UTS01", ["one"], tmp_path)  # noqa: E731

@@ -27,7 +27,14 @@ TEST_STORIES = ("fromboyhoodtofatherhood", "onapproachtopluto", "wheretheressmok
 #: Volumes that the laboratory cut from the start of every run, before which 10 s of silence had been scanned.
 TRIMMED, SILENCE = 10, 10.0
 ORIGIN = "LeBel et al. 2023, OpenNeuro ds003020"
+#: The data set of a story's HDF5 that holds what was averaged.
+REPEATS = "individual_repeats"
 COMPONENTS_ORIGIN = "LeBel et al. 2023, as exported in data/decoding of csinva/fmri, saved anew as npz and json"
+
+
+class Lacking(ValueError):
+    """A file is whole, and has no such data set."""
+
 
 #: A word that holds one of these is a mark of the transcriber.
 MARKS = set("{}[]\\")
@@ -156,6 +163,54 @@ def load_voxels(
     return Listening(response, xr.concat(tables, "word"), facts)
 
 
+def load_repeats(
+    subject: str,
+    stories: Sequence[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    derivatives: str = "derivative",
+) -> xr.DataArray:
+    """Single repeats of stories that were heard several times: dims (repeat, row, target), as a noise ceiling needs.
+
+    They are the data set ``individual_repeats`` (repeat, volume, voxel) of a story's HDF5, or ``data`` where that has
+    a leading axis. Rows are those of :func:`load_voxels`.
+
+    Raises
+    ------
+    FileNotFoundError, ImportError
+        As :func:`load_voxels`.
+    ValueError
+        As there; and if a story has no single repeats, or stories have another number of them.
+    """
+    if not stories:
+        raise ValueError("stories is empty; name at least one")
+    found = data_folder("ds003020", folder, ORIGIN) / derivatives / "preprocessed_data" / subject
+    parts = [_repeats_in(file_in(found, f"{name}.hf5", ORIGIN)) for name in stories]
+    for name, part in zip(stories, parts, strict=True):
+        if part is None:
+            raise ValueError(f"story {name!r} of {subject} has no single repeats; no ceiling can be told from it")
+        if (len(part), part.shape[2]) != (len(parts[0]), parts[0].shape[2]):
+            raise ValueError(
+                f"story {name!r} has {len(part)} repeats of {part.shape[2]} voxels and {stories[0]!r} has "
+                f"{len(parts[0])} of {parts[0].shape[2]}; they must be as many"
+            )
+    volume = np.concatenate([TRIMMED + np.arange(part.shape[1]) for part in parts])
+    along = {
+        "story": ("row", np.repeat(list(stories), [part.shape[1] for part in parts])),
+        "volume": ("row", volume),
+        "time": ("row", volume_times(volume, TR, -SILENCE)),
+    }
+    return xr.DataArray(np.concatenate(parts, axis=1), dims=("repeat", "row", "target"), coords=along)
+
+
+def _repeats_in(path: Path) -> Float[np.ndarray, "repeat row voxel"] | None:
+    try:
+        values = read_hdf5(path, REPEATS)
+    except Lacking:
+        values = read_hdf5(path)
+    return values if values.ndim == 3 and len(values) > 1 else None
+
+
 def read_hdf5(path: str | os.PathLike[str], key: str = "data") -> Float[np.ndarray, " *repeat row voxel"]:
     """Responses of one story, float32, repeats first if there are any; dead voxels stay NaN, to be counted later.
 
@@ -176,7 +231,7 @@ def read_hdf5(path: str | os.PathLike[str], key: str = "data") -> Float[np.ndarr
         if isinstance(file.get(key), h5py.Dataset):
             values = np.asarray(file[key][()], dtype=np.float32)
     if values is None:
-        raise ValueError(f"{str(path)!r} has no data set {key!r}, only {held!r}")
+        raise Lacking(f"{str(path)!r} has no data set {key!r}, only {held!r}")
     if values.ndim not in (2, 3) or not values.size:
         raise ValueError(
             f"{key!r} of {str(path)!r} has shape {values.shape}; it must be (volume, voxel), or repeats of it"
