@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from nextlens.analyses.answering import SEEDS, answer, numbers_of, running, seeds_of
+from nextlens.analyses.answering import answer, numbers_of, running, seeds_of
 
 
 @click.command()
@@ -31,7 +31,7 @@ from nextlens.analyses.answering import SEEDS, answer, numbers_of, running, seed
 @click.option("--order", type=int, help="Of Kneser-Ney.  [default: 5]")
 @click.option("--threshold", type=int, help="Of the GIM.  [default: 8]")
 @click.option("--timed", type=int, help="Repeats of every timing.  [default: 5]")
-@SEEDS
+@click.option("--seeds", metavar="N | A,B,...", help="How many seeds, or which (3, is seed 3).  [default: 0,]")
 @running
 def compare(
     kernels: tuple[str, ...],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nextlens.analyses.displays import style
+from nextlens.analyses.displays.costs import CostsDisplay
 from nextlens.analyses.displays.curves import CurvesDisplay
 
 #: Smaller gains are rounding, and are drawn here.
@@ -16,9 +17,11 @@ LEAST = 1e-7
 
 
 def draw(numbers: Mapping[str, Any], folder: Path) -> None:
-    """``memory`` and ``influence`` in ``folder``."""
-    style.save(memory(numbers).figure_, folder / "memory")
-    style.save(influence(numbers).figure_, folder / "influence")
+    """``memory``, ``influence``, ``cost`` and, of kernels that multiply matrices, ``flops`` in ``folder``."""
+    drawn = {"memory": memory(numbers), "influence": influence(numbers), "cost": cost(numbers), "flops": flops(numbers)}
+    for name, display in drawn.items():
+        if display is not None:
+            style.save(display.figure_, folder / name)
 
 
 def memory(numbers: Mapping[str, Any]) -> CurvesDisplay:
@@ -68,4 +71,45 @@ def influence(numbers: Mapping[str, Any]) -> CurvesDisplay:
         yscale="log",
         xscale="linear" if exact else "log",
         caption=f"{how}, {numbers['on']}",
+    ).plot()
+
+
+def cost(numbers: Mapping[str, Any]) -> CostsDisplay | None:
+    """How wrong each kernel is, against the CPU seconds of a token; None if none is measurably wrong."""
+    exact = bool(numbers["seeds"][0]["truth"])
+    measure, said = ("divergence", "KL rate to the process, nats") if exact else ("bits per byte", "bits a byte")
+    values = {
+        name: [(1e6 * one["cost"]["seconds_per_token"], one["measures"][measure][0])]
+        for name, one in numbers["seeds"][0]["kernels"].items()
+        if one["measures"][measure][0] > LEAST
+    }
+    length = next(iter(numbers["seeds"][0]["kernels"].values()))["cost"]["length"]
+    if not values:
+        return None
+    return CostsDisplay(
+        values=values,
+        xlabel="CPU microseconds a token",
+        ylabel=said,
+        caption=f"{length} tokens read at once, {numbers['on']}; a kernel that is not wrong has no mark",
+    ).plot()
+
+
+def flops(numbers: Mapping[str, Any]) -> CostsDisplay | None:
+    """What is lost by reading only the last k tokens, against the flops of reading them; None without any flops."""
+    values, words = {}, {}
+    for name, one in numbers["seeds"][0]["kernels"].items():
+        listed = one["memory"].items() if isinstance(one["memory"], dict) else enumerate(one["memory"])
+        lost = {int(k): float(nats) for k, nats in listed}
+        spent = {int(k): float(flops) for k, flops in one["cost"]["flops_by_context"].items()}
+        drawn = [k for k in spent if spent[k] > 0 and lost.get(k, 0.0) > LEAST]
+        if drawn:
+            values[name], words[name] = [(spent[k], lost[k]) for k in drawn], [str(k) for k in drawn]
+    if not values:
+        return None
+    return CostsDisplay(
+        values=values,
+        words=words,
+        xlabel="flops of one prediction",
+        ylabel="nats lost by that context",
+        caption=f"beside each mark the last tokens read, {numbers['on']}; below {LEAST:g} nats nothing is drawn",
     ).plot()

@@ -100,18 +100,28 @@ def summary(recipe: CompareRecipe, numbers: Mapping[str, Any], folder: Path) -> 
         row(f"{family}, mean, {unit}", lambda one, family=family: one["edits"][family][0], ".4f")
         row("  worst", lambda one, family=family: one["edits"][family][1], ".4f")
     row("flops a token", lambda one: one["cost"]["flops_per_token"], ",.0f")
+    contexts = list(seeds[0]["kernels"][names[0]]["cost"]["flops_by_context"])
+    for k in (contexts[0], contexts[-1]):
+        row(f"  of a prediction from {k}", lambda one, k=k: one["cost"]["flops_by_context"][k], ",.0f")
     row("cache, bytes a token", lambda one: one["cost"]["cache_bytes_per_token"], ",.0f")
     row("CPU microseconds a token", lambda one: 1e6 * one["cost"]["seconds_per_token"], ",.1f")
     row("  last slope, log time, log T", lambda one: one["cost"]["slopes"][-1], "+.2f")
+    row("  of T²: share of the time at T", lambda one: _quadratic(one["cost"]), ".2f")
     if truth:
         lines.append(f"entropy rate {truth['entropy rate']:.6f}, excess entropy {truth['excess entropy']:.6f} nats")
     kinds = list(next(iter(seeds[0]["deployed"].values()), {}))
     lines.append(f"{names[0] + ', deployed':32s}" + "".join(f"{kind:>{wide}s}" for kind in kinds))
     for name, one in seeds[0]["deployed"].items():
         lines.append(f"  {name:30s}" + "".join(f"{one[kind]:>{wide}.4f}" for kind in kinds))
-    lines.append(f"look at    {folder / 'memory.png'}, then influence.png and {NUMBERS} beside it")
+    lines.append(f"look at    {folder / 'memory.png'}, then influence, cost and flops.png and {NUMBERS} beside it")
     lines.append(f"repeat     {recipe.command}")
     return "\n".join(lines)
+
+
+def _quadratic(cost: Mapping[str, Any]) -> float:
+    """What the part of the fit that grows with the square of the length takes of the time at the longest."""
+    constant, linear, quadratic = (c * cost["length"] ** power for power, c in enumerate(cost["fit"]))
+    return quadratic / max(constant + linear + quadratic, 1e-30)
 
 
 def _cell(values: list[list[float | None]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def run(
 ) -> dict[str, Any]:
     """Lay kernels side by side: accuracy, calibration, memory, influence, cost, and what deployment does.
 
-    Writes ``memory``, ``influence`` and ``numbers.json``; and the transformer, where one is trained.
+    Writes ``memory``, ``influence``, ``cost``, ``flops``, ``numbers.json``, and the transformer where one is trained.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def _on_a_process(recipe: CompareRecipe, seed: int, train: Callable[[Source], Ke
             "influence_mean": influence.mean.tolist(),
             "influence_sup": influence.sup.tolist(),
             "edits": {key: list(value) for key, value in edits.items()},
-            **_costs(recipe, kernel, tokens[0]),
+            **_costs(recipe, kernel, tokens[0], range(1, recipe.words)),
             "cpu_seconds": {"made": ready - started, "measured": time.process_time() - ready},
         }
     first = made.kernel(recipe.kernels[0])
@@ -182,7 +182,7 @@ def _on_texts(recipe: CompareRecipe, seed: int, train: Callable[[Source], Kernel
             "edits": {
                 family: list(one) for family, one in text_edits(kernel, spelled, passages, rng, within=20).items()
             },
-            **_costs(recipe, kernel, tokens[0]),
+            **_costs(recipe, kernel, tokens[0], contexts),
             "cpu_seconds": {"made": ready - started, "measured": time.process_time() - ready},
         }
         first = first or (kernel, tokens[:INFLUENCED])
@@ -209,12 +209,13 @@ def _maps(recipe: CompareRecipe) -> dict[str, Callable[[Kernel], Kernel]]:
     return {name: partial(deploy, name.partition("=")[0], name.partition("=")[2]) for name in recipe.maps}
 
 
-def _costs(recipe: CompareRecipe, kernel: Kernel, tokens: Int[np.ndarray, " time"]) -> dict[str, Any]:
+def _costs(
+    recipe: CompareRecipe, kernel: Kernel, tokens: Int[np.ndarray, " time"], contexts: Sequence[int]
+) -> dict[str, Any]:
     whole = recipe.skip + recipe.length
     spent = cost(kernel, tokens, whole)
     lengths = sorted({max(2, whole // share) for share in (8, 4, 2, 1)})
     growth, median = latency(kernel, tokens, lengths, repeats=recipe.timed)
-    by_context = {k: cost(kernel, tokens, k).per_token for k in recipe.contexts if k <= whole}
     return {
         "cost": {
             "length": whole,
@@ -225,6 +226,6 @@ def _costs(recipe: CompareRecipe, kernel: Kernel, tokens: Int[np.ndarray, " time
             "median_seconds": median.tolist(),
             "fit": [growth.constant, growth.linear, growth.quadratic],
             "slopes": growth.slopes.tolist(),
-            "flops_per_token_by_context": by_context,
+            "flops_by_context": {k: cost(kernel, tokens, k).flops for k in (*contexts, whole)},
         }
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from nextlens.analyses.answering import SEEDS, answer, numbers_of, running, seeds_of
+from nextlens.analyses.answering import answer, numbers_of, running, seeds_of
 
 
 @click.command()
@@ -37,7 +37,7 @@ from nextlens.analyses.answering import SEEDS, answer, numbers_of, running, seed
 @click.option("--threshold", type=int, help="Of the GIM.  [default: 8]")
 @click.option("--shuffles", type=int, help="Of each verdict.  [default: 399]")
 @click.option("--smoothing", type=float, help="Of S, for surprisal of few values.  [default: 0]")
-@SEEDS
+@click.option("--seeds", metavar="N | A,B,...", help="How many seeds, or which (3, is seed 3).  [default: 0,]")
 @running
 def fractal(
     texts: tuple[str, ...],

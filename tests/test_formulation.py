@@ -7,17 +7,21 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from nextlens.analyses.cli import nextlens
+from nextlens.analyses.compare_figures import cost as cost_figure
+from nextlens.analyses.compare_figures import flops as flops_figure
 from nextlens.analyses.compare_kernels import Made
 from nextlens.analyses.compare_numbers import summary
 from nextlens.analyses.compare_recipe import CompareRecipe
 from nextlens.analyses.compare_run import run
 from nextlens.analyses.displays import style
+from nextlens.analyses.displays.costs import CostsDisplay
 from nextlens.analyses.formulation import accuracy, calibration, deployed, deployed_rate, rows_of, stationary
 from nextlens.analyses.formulation_costs import cost, counted_flops, latency
 from nextlens.analyses.formulation_edits import FAMILIES, text_edits
@@ -281,6 +285,33 @@ def test_a_comparison_on_a_process_is_a_table(tmp_path, monkeypatch):
     said = summary(recipe, numbers, tmp_path)
     assert "KL rate to the process" in said
     assert said.endswith(recipe.command)
+    right = cost_figure(numbers)
+    assert list(right.values) == ["bigram", "trained"]  # what is exact has no error to draw
+    assert right.values["bigram"][0, 1] == found["bigram"]["measures"]["divergence"][0]
+    lost = flops_figure(numbers)
+    model = Transformer(recipe.config(3, 0))
+    tokens = np.zeros((1, 3), dtype=int)
+    assert list(lost.values) == ["trained"]
+    assert lost.words["trained"] == ["1", "2"]
+    assert lost.values["trained"][1].tolist() == [
+        counted_flops(model, Batch.from_tokens(tokens)),
+        found["trained"]["memory"][2],
+    ]
+
+
+def test_a_figure_of_costs_refuses_what_a_logarithm_cannot_hold():
+    display = CostsDisplay(values={"one": [(1.0, 0.5), (10.0, 0.1)]}, words={"one": ["a", "b"]}).plot()
+    np.testing.assert_array_equal(display.artists_["one"].get_xydata(), [[1, 0.5], [10, 0.1]])
+    assert {text.get_text() for text in display.ax_.texts} == {"a", "b"}
+    plt.close("all")
+    for wrong, words in (
+        ({"values": {}}, "nothing to draw"),
+        ({"values": {"one": [(0.0, 1.0)]}}, r"values\['one'\] holds 0; logarithmic axes begin above 0"),
+        ({"values": {"one": [(1.0, float("nan"))]}}, "must be a finite number"),
+        ({"values": {"one": [(1.0, 1.0)]}, "words": {"one": []}}, "are 0 for 1 points"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            CostsDisplay(**wrong)
 
 
 def test_a_comparison_on_texts_counts_bytes(tmp_path, monkeypatch):

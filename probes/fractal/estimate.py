@@ -117,9 +117,10 @@ def line(
     x: Float[np.ndarray, " scale"], y: Float[np.ndarray, "draw scale"]
 ) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, " draw"]]:
     """Slopes and intercepts of least squares of each row of ``y`` on ``x``."""
-    centred = x - x.mean()
+    middle = x.sum() / len(x)
+    centred = x - middle
     slope = (y @ centred) / (centred @ centred)
-    return slope, y.mean(-1) - slope * x.mean()
+    return slope, y.sum(-1) / len(x) - slope * middle
 
 
 def line_of(scales: Shaped[np.ndarray, " scale"], fluctuations: Float[np.ndarray, " scale"]) -> Line:
@@ -127,7 +128,7 @@ def line_of(scales: Shaped[np.ndarray, " scale"], fluctuations: Float[np.ndarray
     x, y = np.log(scales), np.log(fluctuations)
     (slope,), (intercept,) = line(x, y[None])
     residual = y - intercept - slope * x
-    return Line(float(slope), float(intercept), float(np.sqrt(np.mean(residual**2))))
+    return Line(float(slope), float(intercept), float(np.sqrt(residual @ residual / len(x))))
 
 
 def power_law(
@@ -181,7 +182,8 @@ def jackknife(parts: Parts, value: float) -> tuple[tuple[float, float], str]:
     if not (left > 0).all():
         return (-np.inf, np.inf), f"nothing: without one {parts.unit} a scale is empty"
     without = parts.refit(left)
-    half = float(stdtrit(g - 1, 0.975) * np.sqrt((g - 1) / g * ((without - without.mean()) ** 2).sum()))
+    apart = without - without.sum() / g
+    half = float(stdtrit(g - 1, 0.975) * np.sqrt((g - 1) / g * (apart @ apart)))
     plural = {"document": "documents", "stretch": "stretches"}[parts.unit]
     return (value - half, value + half), f"jackknife over {g} {plural}"
 

@@ -16,6 +16,9 @@ from nextlens.probes.fractal.windows import edges, summed, units, windows
 
 #: Moments at which :func:`structure_functions` looks.
 MOMENTS = (1.0, 2.0, 3.0, 4.0)
+#: Values summed at a time, and what sums them.
+BLOCK = 16
+TRIANGLE = np.triu(np.ones((BLOCK, BLOCK)))
 
 
 def structure_function(
@@ -49,9 +52,9 @@ def structure_function(
     """
     if not q > 0:
         raise ValueError(f"q={q!r} must be above 0")
-    rows = _centred(series, centring)
+    rows = _rows(series, centring)
     chosen = chosen_scales(scales, rows.shape[1], low=4, share=16, most=1 if len(rows) > 1 else 2)
-    sums, counts, unit = increment_sums(rows, chosen, _moment(q))
+    sums, counts, unit = increment_sums(rows, chosen, _moment(q), centring=centring)
     return power_law("H", f"structure function, q = {q:g}", chosen, sums, counts, unit=unit, factor=1 / q)
 
 
@@ -70,9 +73,9 @@ def structure_functions(
     for q in moments:
         if not q > 0:
             raise ValueError(f"moments={moments!r} must all be above 0")
-        rows = _centred(series, centring)
+        rows = _rows(series, centring)
         chosen = chosen_scales(scales, rows.shape[1], low=4, share=16, most=1 if len(rows) > 1 else 2)
-        sums, counts, unit = increment_sums(rows, chosen, _moment(q))
+        sums, counts, unit = increment_sums(rows, chosen, _moment(q), centring=centring)
         found[float(q)] = power_law("zeta", f"structure function, q = {q:g}", chosen, sums, counts, unit=unit)
     return found
 
@@ -89,9 +92,9 @@ def joseph(
 
     Mandelbrot and Wallis, Water Resources Research 4, 1968; arXiv 2402.01825, section 2.
     """
-    rows = _centred(series, centring)
+    rows = _rows(series, centring)
     chosen = chosen_scales(scales, rows.shape[1], low=4, share=16, most=1 if len(rows) > 1 else 2)
-    sums, counts, unit = increment_sums(rows, chosen, _moment(2.0))
+    sums, counts, unit = increment_sums(rows, chosen, _moment(2.0), centring=centring)
     name = "root mean square increment" + (", mean of each document" if centring == "document" else "")
     return power_law("J", name, chosen, sums, counts, unit=unit, factor=0.5)
 
@@ -111,9 +114,9 @@ def higuchi(series: Series, *, lags: int = 64, centring: str = "global") -> Esti
         of the length.
     """
     at_least("lags", lags, 4)
-    rows = _centred(series, centring)
+    rows = _rows(series, centring)
     chosen = chosen_scales(np.arange(1, lags + 1), rows.shape[1], low=1, share=2, most=2)
-    sums, counts, unit = increment_sums(rows, chosen, _moment(1.0))
+    sums, counts, unit = increment_sums(rows, chosen, _moment(1.0), centring=centring)
     return power_law("H", "Higuchi", chosen, sums, counts, unit=unit)
 
 
@@ -149,33 +152,51 @@ def increment_sums(
     rows: Float[np.ndarray, "document time"],
     scales: Int[np.ndarray, " scale"],
     total: Callable[[Float[np.ndarray, " some"]], float],
+    *,
+    centring: str = "none",
 ) -> tuple[Float[np.ndarray, "unit scale"], Float[np.ndarray, "unit scale"], str]:
     """What ``total`` makes of the overlapping increments of the integral, by unit and lag; counts; the unit.
 
     Increments within documents only, each lag from lists of its own: nothing is carried from one to the next.
+    ``centring`` takes a mean out first, "global" or of each "document".
     """
-    integral = np.zeros((len(rows), rows.shape[1] + 1))
-    np.cumsum(rows, axis=1, out=integral[:, 1:])
+    integral = _integral(rows, centring)
     n_units, unit = units(rows, rows.shape[1] // int(scales[-1]))
-    sums, counts = np.empty((n_units, len(scales))), np.empty((n_units, len(scales)))
-    room = np.empty(integral.shape[1])
-    for column, lag in enumerate(scales.tolist()):
-        n = integral.shape[1] - lag
-        at = edges(n, 1 if len(rows) > 1 else n_units)
-        counts[:, column] = np.diff(at)
-        runs = list(pairwise(at.tolist()))
-        found = []
-        for row in integral:
-            steps = np.subtract(row[lag:], row[:-lag], out=room[:n])
-            found += [total(steps[start:end]) for start, end in runs]
-        sums[:, column] = found
+    n_runs = 1 if len(rows) > 1 else n_units
+    at = edges(integral.shape[1] - scales[:, None], n_runs)
+    counts = np.broadcast_to(np.diff(at).T.astype(np.float64), (n_units, len(scales)))
+    sums, room = np.empty((n_units, len(scales))), np.empty(integral.shape[1] // n_runs + 1)
+    for column, (lag, bounds) in enumerate(zip(scales.tolist(), at.tolist(), strict=True)):
+        sums[:, column] = [
+            total(np.subtract(row[start + lag : end + lag], row[start:end], out=room[: end - start]))
+            for row in integral
+            for start, end in pairwise(bounds)
+        ]
     return sums, counts, unit
 
 
-def _centred(series: Series, centring: str) -> Float[np.ndarray, "document time"]:
+def _integral(rows: Float[np.ndarray, "document time"], centring: str) -> Float[np.ndarray, "document later"]:
+    """``X_0 = 0, X_t = Σ_{s<=t} (x_s - mean)`` of each document.
+
+    Within blocks by a product with a triangle of ones, which is twice as fast as adding one value after another.
+    """
+    n_documents, length = len(rows), rows.shape[1] + 1
+    steps = np.zeros((n_documents, -(-length // BLOCK) * BLOCK))
+    np.subtract(rows, _mean(rows, centring), out=steps[:, 1:length])
+    blocks = steps.reshape(n_documents, -1, BLOCK) @ TRIANGLE
+    blocks[:, 1:] += np.cumsum(blocks[:, :-1, -1], axis=1)[..., None]
+    return blocks.reshape(n_documents, -1)[:, :length]
+
+
+def _mean(rows: Float[np.ndarray, "document time"], centring: str) -> float | Float[np.ndarray, "document one"]:
+    if centring == "none":
+        return 0.0
+    return float(rows.mean()) if centring == "global" else rows.mean(1, keepdims=True)
+
+
+def _rows(series: Series, centring: str) -> Float[np.ndarray, "document time"]:
     one_of("centring", centring, ("global", "document"))
-    rows = as_documents(series)
-    return rows - (rows.mean() if centring == "global" else rows.mean(1, keepdims=True))
+    return as_documents(series)
 
 
 def _moment(q: float | int) -> Callable[[Float[np.ndarray, " some"]], float]:
@@ -183,5 +204,5 @@ def _moment(q: float | int) -> Callable[[Float[np.ndarray, " some"]], float]:
     if q == 2.0:
         return lambda steps: float(steps @ steps)
     if q == 1.0:
-        return lambda steps: float(dasum(steps))
+        return dasum
     return lambda steps: float((np.abs(steps, out=steps) ** q).sum())

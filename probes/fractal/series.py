@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -121,7 +122,7 @@ def as_documents(series: Series) -> Float[np.ndarray, "document time"]:
     at_least("number of values", rows.shape[-1], 2)
     at_least("number of documents", len(rows), 1)
     low, high = float(rows.min()), float(rows.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)):
         _refuse_not_finite(rows)
     if high - low <= ROUNDING * max(abs(low), abs(high)):
         raise ValueError(f"series is constant at {float(rows.flat[0])}; a constant has no exponent")

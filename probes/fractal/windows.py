@@ -40,6 +40,6 @@ def summed(
     return np.add.reduceat(filled[0], at), np.add.reduceat(there[0].astype(np.float64), at)
 
 
-def edges(n: int, n_units: int) -> Int[np.ndarray, " edge"]:
+def edges(n: int | Int[np.ndarray, "*any 1"], n_units: int) -> Int[np.ndarray, "*any edge"]:
     """Where each of ``n_units`` nearly equal runs of ``n`` neighbours begins, and the end of the last."""
     return np.arange(n_units + 1) * n // n_units
