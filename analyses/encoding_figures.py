@@ -105,8 +105,9 @@ def draw_cortex(subject: Subject, found: Scored, folder: Path) -> bool:
     """``cortex-SUBJECT-VIEW`` of the fullest model, where it is known what a target is; whether it is."""
     name = JOINT if JOINT in found.models else list(found.models)[-1]
     scores = found.models[name]
-    caption = f"{subject.heard.facts.get('name', subject.name)}, {name}: r on held-out rows where q < .05"
-    given = {"caption": caption}
+    shown, least = int((scores.q < 0.05).sum()), float(scores.least_p)
+    what = "r on held-out rows where q < .05" if shown else f"no target has q < .05; p is never below {least:.2g}"
+    given = {"caption": f"{subject.heard.facts.get('name', subject.name)}, {name}: {what}"}
     if subject.cortex == "fsaverage5":
         halves = {"left": slice(0, VERTICES), "right": slice(VERTICES, None)}
         given |= {side: scores.r.values[at] for side, at in halves.items()}

@@ -150,11 +150,12 @@ def summary(recipe: EncodingRecipe, numbers: Mapping[str, Any], folder: Path) ->
 
 
 def _heading(name: str, one: Mapping[str, Any]) -> list[str]:
-    targets = one["targets"]
+    targets, least = one["targets"], max(row["least_p"] for row in one["models"].values())
     odd = targets["constant"] + targets["not finite"]
     return [
         f"{one['data'].get('name', name)} ({name}): {one['rows_tested']} of {one['rows']} rows tested, "
-        f"{targets['kept']} targets{f', {odd} left out (constant or not finite)' if odd else ''}",
+        f"{targets['kept']} targets{f', {odd} left out (constant or not finite)' if odd else ''}; p is never below "
+        f"{least:.4f}",
         f"  ceiling: {one['ceiling']}; time alone: {one['control']}; on cortex: {one['on_cortex']}",
     ]
 

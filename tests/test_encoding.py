@@ -190,8 +190,9 @@ def test_time_alone_scores_where_neighbours_are_on_both_sides():
     Y = label_rows(noise, ["only"] * 300, column="target")
     X = label_rows(rng.standard_normal((300, 2)), ["only"] * 300)
     blocked = encoded(X, Y, cv=BlocksOfStory(5), response=PolynomialDetrend(2.0, 60.0))
-    shuffled = encoded(X, Y, cv=KFold(5, shuffle=True, random_state=0), allow_leakage=True)
+    shuffled = encoded(X, Y, cv=KFold(5, shuffle=True, random_state=0), allow_leakage=True, widths=(1.0, 1e-3))
     assert shuffled.control_r.sel(width=1).min() > 0.9
+    assert (shuffled.control_r.sel(width=1e-3) < shuffled.null_q95).all()
     assert shuffled.control_exceeds.all()
     assert blocked.control_r.max() < 0.3
     assert blocked.attrs["splits_stories"] == 1

@@ -59,6 +59,7 @@ def test_no_score_comes_without_its_null_its_control_and_its_ceiling(finished):
         assert 0.5 < row["mean_ceiling"] <= 1.1
     said = summary(EncodingRecipe(**SMALL), finished[0], finished[1])
     assert "repeats of 4" in said
+    assert "24 targets; p is never below 0.0164" in said
     assert "by construction" in said
     assert said.endswith("nextlens encode --subjects 0 --alphas 6 --folds 3 --candidates 2 --draws 60")
 
@@ -324,7 +325,11 @@ def images(folder, volumes=48):
     return str(folder / "mask.nii.gz")
 
 
-def test_a_bids_folder_goes_from_images_to_scores_on_a_cortex(tmp_path, few_vectors):
+def test_a_bids_folder_goes_from_images_to_scores_on_a_cortex(tmp_path, few_vectors, monkeypatch):
+    captions = []
+    monkeypatch.setattr(
+        "nextlens.analyses.displays.style.caption_beneath", lambda figure, text: captions.append(str(text))
+    )
     mask = images(tmp_path / "bids")
     given = {"data": "bids", "folder": str(tmp_path / "bids"), "subjects": ("01",), "task": "story", "mask": mask}
     numbers = run(EncodingRecipe(**given, resampling="lanczos", draws=20, alphas=3, stories=1), tmp_path / "out")
@@ -333,6 +338,7 @@ def test_a_bids_folder_goes_from_images_to_scores_on_a_cortex(tmp_path, few_vect
     assert one["tested"] == ["story_run-3"]
     assert one["stories"] == 2
     assert one["on_cortex"] == "volume"
+    assert sum("no target has q < .05; p is never below 0.1" in said for said in captions) == 2  # nine shifts
     assert {path.name for path in (tmp_path / "out").glob("cortex-*.png")} == {
         "cortex-01-flat.png",
         "cortex-01-lateral.png",
