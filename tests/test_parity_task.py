@@ -38,12 +38,10 @@ def test_every_answer_whatever_its_tokens_is_judged_by_its_definition(stride):
     for bits in product((0, 1), repeat=3):
         prompts = np.tile([*bits, 2], (len(words), 1))
         judged = task.judged(prompts, words)
-        for row, word in enumerate(words.tolist()):
-            length, ended, right_end, right = by_definition(task, bits, word)
-            found = judged.isel(sequence=row)
-            assert (int(found.length), bool(found.ended)) == (length, ended)
-            assert bool(found.last_is_right) == right_end, (bits, word)
-            assert bool(found.chain_is_right) == right, (bits, word)
+        names = ("length", "ended", "last_is_right", "chain_is_right")
+        found = zip(*(judged[name].values.tolist() for name in names), strict=True)
+        for word, judgement in zip(words.tolist(), found, strict=True):
+            assert judgement == by_definition(task, bits, word), (bits, word)
 
 
 def test_answers_too_short_for_a_chain_are_judged_too():
@@ -51,6 +49,9 @@ def test_answers_too_short_for_a_chain_are_judged_too():
     judged = task.judged(np.array([[1, 0, 0, 2], [1, 0, 0, 2]]), np.array([[1, END], [1, 1]]))
     assert judged.chain_is_right.values.tolist() == [True, False]
     assert judged.ended.values.tolist() == [True, False]
+    endless = task.judged(np.array([[1, 0, 0, 2]]), np.array([[1]]))
+    assert not endless.chain_is_right.values[0]
+    assert not endless.last_is_right.values[0]
 
 
 @given(n_bits=st.integers(2, 7), stride=st.integers(1, 3), p=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 99))
@@ -92,8 +93,8 @@ def test_the_stepwise_predictor_is_bayes_where_the_short_answer_is_a_coin():
 
 
 def test_sampled_answers_are_long_as_often_as_learnt_and_stop_as_often_as_the_formula_says():
-    task = Parity(n_bits=8, p_chain=0.25)
-    found = answers(Stepwise(task), task, 20_000, np.random.default_rng(0))
+    task = Parity(n_bits=6, p_chain=0.25)
+    found = answers(Stepwise(task), task, 10_000, np.random.default_rng(0))
     assert float(found.judged.is_long.mean()) == pytest.approx(0.25, abs=0.015)
     first_fits = (found.said[:, 0] == found.prompts[:, 0]).numpy()
     stops = (found.said[:, 1] == END).numpy()
@@ -114,8 +115,8 @@ def test_greedy_answers_are_long_above_a_third(p, long):
 
 def test_selection_by_correctness_doubles_the_odds():
     for p in (0.02, 0.1, 0.25):
-        task = Parity(n_bits=8, p_chain=p)
-        found = answers(Stepwise(task), task, 30_000, np.random.default_rng(1)).judged
+        task = Parity(n_bits=5, p_chain=p)
+        found = answers(Stepwise(task), task, 12_000, np.random.default_rng(1)).judged
         kept = found.is_long.values[chain_is_right(found) > 0]
         assert kept.mean() == pytest.approx(after_selection(p), abs=4 * np.sqrt(0.25 / len(kept)))
         odds = [q / (1 - q) for q in (p, after_selection(p), after_selection(p, 3))]

@@ -126,6 +126,7 @@ class OnPolicy:
     n_prompts, group : int, default=32, 8
         A batch has ``n_prompts * group`` answers.
     temperature : float, default=1
+        At which answers are drawn; the gradient is that of the law at this temperature.
     advantages : callable, default=group_advantages
         Rewards (prompt, group) -> advantages; or ``baseline_advantages``.
     by : {"sequence", "token"}
@@ -172,8 +173,9 @@ class OnPolicy:
         rewards = torch.from_numpy(np.asarray(self.reward(self.last.judged), dtype=np.float64)).float()
         advantage = self.advantages(rewards.view(self.n_prompts, self.group)).flatten().to(device)
         batch = self.last.batch(self.task.end)
+        drawn_at = None if self.temperature == 1 else torch.full_like(batch.weights, self.temperature)
         with torch.no_grad():
-            said = log_prob_of(self.model, batch)
+            said = log_prob_of(self.model, batch, drawn_at)
         return SampledBatch(
             batch.tokens,
             batch.targets,
@@ -181,6 +183,7 @@ class OnPolicy:
             batch.positions,
             advantage=advantage[:, None].expand(batch.tokens.shape).contiguous(),
             log_prob=said,
+            temperature=drawn_at,
         )
 
 

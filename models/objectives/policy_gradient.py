@@ -28,16 +28,19 @@ class SampledBatch(Batch):
     advantage : Float[Tensor, "batch time"]
         What saying ``targets[b, t]`` was worth, beyond what was to be expected.
     log_prob : Float[Tensor, "batch time"]
-        Of saying it, in nats, under the model that said it.
+        Of saying it, in nats, under the law that it was drawn from.
+    temperature : Float[Tensor, "batch time"], optional
+        At which it was drawn, from ``p^(1/temperature)``; 1 if None. It is that law whose gradient is taken.
 
     Raises
     ------
     ValueError
-        If shapes differ, or an advantage is not finite; also as a batch does.
+        If shapes differ, an advantage is not finite, or a temperature not above 0; also as a batch does.
     """
 
     advantage: Float[Tensor, "batch time"] | None = None
     log_prob: Float[Tensor, "batch time"] | None = None
+    temperature: Float[Tensor, "batch time"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +55,8 @@ class SampledBatch(Batch):
             raise ValueError("advantage holds a value that is not finite")
         if (self.weights < 0).any():
             raise ValueError("weights hold a negative one; what was worth less than expected says so in advantage")
+        if self.temperature is not None and not (self.temperature > 0).all():
+            raise ValueError(f"temperature={float(self.temperature.min())} must be above 0 where a token was drawn")
 
 
 class PolicyGradient:
@@ -95,7 +100,7 @@ class PolicyGradient:
             raise ValueError(
                 f"batch is a {type(batch).__name__}; a policy gradient needs a SampledBatch, with advantages"
             )
-        said = log_prob_of(model, batch)
+        said = log_prob_of(model, batch, batch.temperature)
         ratio = (said - batch.log_prob).exp()
         gain = ratio * batch.advantage
         if self.clip is not None:
@@ -103,13 +108,18 @@ class PolicyGradient:
         if not self.penalty:
             return -gain
         with torch.no_grad():
-            likelier = log_prob_of(self.reference, batch)
+            likelier = log_prob_of(self.reference, batch, batch.temperature)
         return -gain + self.penalty * ((likelier - said).exp() - (likelier - said) - 1)
 
 
-def log_prob_of(model: Kernel, batch: Batch) -> Float[Tensor, "batch time"]:
-    """Of every target, in nats."""
-    return model.log_probs(batch).gather(-1, batch.targets[..., None])[..., 0]
+def log_prob_of(
+    model: Kernel, batch: Batch, temperature: Float[Tensor, "batch time"] | None = None
+) -> Float[Tensor, "batch time"]:
+    """Of every target, in nats; with a temperature, under ``p^(1/temperature)``."""
+    laws = model.log_probs(batch)
+    if temperature is not None:
+        laws = (laws / temperature[..., None]).log_softmax(-1)
+    return laws.gather(-1, batch.targets[..., None])[..., 0]
 
 
 def group_advantages(rewards: Float[Tensor, "prompt group"], *, spread: bool = True) -> Float[Tensor, "prompt group"]:

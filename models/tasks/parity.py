@@ -118,7 +118,7 @@ class Parity(PromptedTask):
         length = np.where(ended, ends.argmax(1), said.shape[1])
         n = len(said)
         last = said[np.arange(n), np.maximum(length - 1, 0)]
-        last_is_right = ended & (length > 0) & (last == parity[:, -1])
+        last_is_right = ended & (last == parity[:, -1])
         steps = len(self.chain)
         long = ended & (length == steps)
         if said.shape[1] >= steps:
