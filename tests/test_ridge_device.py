@@ -44,6 +44,36 @@ def alike(there, here, names, tolerance=1e-6):
         np.testing.assert_allclose(value, getattr(here, name), rtol=tolerance, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.parametrize("device", [HERE, TorchDevice("cpu")])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_a_device_must_do(device, dtype):
+    rng = np.random.default_rng(0)
+    x, some = rng.standard_normal((50, 6)).astype(dtype), np.array([4, 1, 1])
+    there = device.put(x)
+    assert device.fetch(there).dtype == dtype
+    np.testing.assert_array_equal(device.fetch(there[device.at(some)]), x[some])
+    np.testing.assert_array_equal(device.fetch(there[:, device.at(slice(1, 3))]), x[:, 1:3])
+    assert device.fetch(device.cast(there, np.float64)).dtype == np.float64
+    assert device.fetch(device.empty((2, 3), dtype)).dtype == dtype
+    found = device.put(x.copy())
+    device.take_outer(found, np.arange(50.0), np.arange(6.0))
+    np.testing.assert_allclose(device.fetch(found), x - np.outer(np.arange(50), np.arange(6)), rtol=1e-6)
+    tenths = np.full((100_000, 2), 0.1, dtype)
+    np.testing.assert_allclose(device.squares(device.put(tenths)), 1e5 * float(dtype(0.1)) ** 2, rtol=2e-6)
+    gram = device.gram(x.astype(np.float64))
+    np.testing.assert_allclose(gram, x.astype(np.float64).T @ x, rtol=1e-6)
+    alphas, right = np.array([0.5, 3.0]), x[:6]
+    for solved in (device.eigenvectors(gram), device.decomposed(gram, 0.5, dtype)):
+        basis = device.cast(solved.basis, dtype)
+        turned = basis.T @ device.put(right)
+        each = [np.linalg.solve(gram + alpha * np.eye(6), right) for alpha in alphas]
+        for number, expected in enumerate(each):
+            damped = device.fetch(basis @ solved.damped(turned, alphas)[:, number])
+            np.testing.assert_allclose(damped, expected, atol=1e-5)
+        damped = device.fetch(basis @ solved.damped_each(turned[:, :2], alphas))
+        np.testing.assert_allclose(damped, np.stack([each[0][:, 0], each[1][:, 1]], 1), atol=1e-5)
+
+
 @pytest.mark.parametrize("form", ["primal", "dual"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("splitter", "search"), [("pieces", "walk"), ("many pieces", "grid")])
