@@ -176,12 +176,13 @@ def test_controls_keep_number_weights_and_gap(seed, gap):
 @settings(max_examples=10)
 @given(seeds)
 def test_lags_are_dealt_anew_within_their_story(seed):
-    """The multiset of lags of every story is kept: where there is past enough for the longest, all find a row."""
+    """The multiset of lags and weights of every story is kept: past being enough for the longest, all find a row."""
     matches = similar(drawn(seed), gap=3, most=1)
     found = lagged_matches(matches, np.random.default_rng(seed))
     for story in LENGTHS:
         mine = matches.rows.story.values[matches.row] == story
-        assert Counter(found.lags[mine].tolist()) == Counter(matches.lags[mine].tolist())
+        dealt, real = (Counter(zip(one.lags[mine], one.weight[mine], strict=True)) for one in (found, matches))
+        assert dealt == real
     assert (found.earlier != matches.earlier).any()
 
 
