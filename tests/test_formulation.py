@@ -41,6 +41,7 @@ from nextlens.models.deployment import Greedy, Nucleus, Tempered, TopK
 from nextlens.models.induction.kneser_ney import KneserNey
 from nextlens.models.processes import Process, golden_mean, markov, mess3
 from nextlens.models.processes.information import excess_entropy
+from nextlens.models.recording import surprisal
 from nextlens.models.transformer import Transformer, TransformerConfig
 from nextlens.models.vocabulary import Bytes
 from nextlens.probes import measures
@@ -115,6 +116,11 @@ def test_sampled_memory_and_influence_come_near_the_exact_ones():
     gaps = sampled_memory(mess3(), tokens, [1, 3], last=2)
     assert gaps[1] == pytest.approx(GAINS[1], abs=0.015)
     assert gaps[3] == pytest.approx(GAINS[3], abs=0.006)
+    for k, gap in sampled_memory(mess3(), tokens[:20], [1, 3], last=2).items():
+        short, whole = (
+            surprisal(one, Batch.from_tokens(tokens[:20])).values for one in (Truncated(mess3(), k), mess3())
+        )
+        assert gap == pytest.approx((short - whole)[:, -2:].mean() * np.log(2))
     mean, most = sampled_influence(mess3(), tokens[:, :9], [1, 3], np.random.default_rng(2))
     assert mean[0] == pytest.approx(INFLUENCE[0], abs=0.02)
     assert (most <= np.array(INFLUENCE_SUP)[[0, 2]] + 1e-5).all()
@@ -243,11 +249,21 @@ def test_edits_of_text_change_only_the_prompt():
     assert set(found) == set(FAMILIES)
     assert all(one.worst >= one.mean >= abs(one.signed) for one in found.values())
     near = text_edits(kernel, Bytes(), [text[:300].strip()] * 3, np.random.default_rng(6), said=4, within=1)
-    assert near["word deleted"].mean > 0  # an edit within its three tokens of context
+    assert near["word deleted"].mean > 0  # an edit within its context
+    prompt, after = text[:300].strip().rsplit(" ", 4)[0], " " + " ".join(text[:300].strip().split(" ")[-4:])
+    by_hand = (_bits_of(kernel, prompt.rsplit(" ", 1)[0], after) - _bits_of(kernel, prompt, after)) / len(after)
+    assert near["word deleted"].signed == pytest.approx(by_hand)
     words = ["a", "b", "c", "d"]
     assert [edit(words, 2) for edit in FAMILIES.values()] == ["a b  c d", "a b\nc d", "a b c c d", "a b d"]
     with pytest.raises(ValueError, match="words of a passage"):
         text_edits(kernel, Bytes(), ["too short"], np.random.default_rng(6))
+
+
+def _bits_of(kernel: KneserNey, prompt: str, after: str) -> float:
+    """Of each byte after all before it, one at a time."""
+    said = Bytes().encode(prompt + after)
+    rows = (kernel.log_probs(Batch.from_tokens(said[None, : t + 1]))[0, -1] for t in range(len(prompt), len(said)))
+    return -sum(float(row[said[t]]) for t, row in zip(range(len(prompt), len(said)), rows, strict=True)) / np.log(2)
 
 
 # --- the table

@@ -48,6 +48,18 @@ def test_documents_of_unequal_length_are_refused_with_the_way_out(estimator):
 
 
 @every_estimator
+def test_what_is_no_real_number_or_has_no_square_is_refused(estimator):
+    for wrong, words in (
+        (list(NOISE + 1j), "complex128 values; it must hold real numbers"),
+        (["a", "b"], "<U1 values; it must hold real numbers"),
+        (1e200 * NOISE, r"reaches \d.*e\+200, whose square is no number; give it in another unit"),
+        (1e-200 * NOISE, r"reaches \d.*e-200, whose square is no number"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            estimator(wrong)
+
+
+@every_estimator
 def test_more_dimensions_are_refused(estimator):
     with pytest.raises(ValueError, match=r"shape \(2, 2, 1024\); it must be \(time,\) or \(document, time\)"):
         estimator(NOISE.reshape(2, 2, 1024))
@@ -71,12 +83,16 @@ def test_neither_the_input_is_changed_nor_a_list_refused(estimator):
         (fractal.joseph, 128),
         (fractal.small_ball, 128),
         (fractal.abry_veitch, 256),
+        (fractal.higuchi, 128),
+        (fractal.geweke_porter_hudak, 16),
+        (fractal.local_whittle, 9),
+        (fractal.full_whittle, 9),
     ],
     ids=lambda found: getattr(found, "__name__", found),
 )
 def test_a_series_too_short_is_told_how_long_it_must_be(estimator, needed):
     with pytest.raises(ValueError, match=f"{needed}"):
-        estimator(NOISE[:50])
+        estimator(NOISE[: min(50, needed - 1)])
     strict = {"strict": False, "eps": 0.9} if estimator is fractal.small_ball else {}
     assert np.isfinite(estimator(NOISE[:needed], **strict).value)
 

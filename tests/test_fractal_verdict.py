@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
 from nextlens.probes import fractal
 from nextlens.probes.fractal import verdict as rule
@@ -126,6 +127,7 @@ def test_a_bend_is_seen_where_a_relaxation_ends_and_not_in_a_power_law():
         relaxing.append(rule.bend(fractal.periodogram(fractal.autoregressive((30, 512), 0.97, rng), 22)))
     assert np.mean(np.array(laws) < 0.05) <= 0.12
     assert 0.3 < np.median(laws) < 0.75
+    assert 0.85 < ndtri(laws).std() < 1.35
     assert np.mean(np.array(relaxing) < 0.01) > 0.9
     turned = Periodogram(np.arange(1, 41) / 100, rng.standard_exponential((30, 40)) * np.arange(1, 41))
     assert 0.001 < rule.bend(turned) < 0.999  # steep the other way, and straight

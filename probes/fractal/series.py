@@ -18,6 +18,8 @@ Series: TypeAlias = Real[np.ndarray, "..."] | xr.DataArray | Sequence
 
 #: A spread below this share of the largest value is rounding, not a spread.
 ROUNDING = 1e-13
+#: Values beyond this, or all below its inverse, have squares and sums of them that a float does not hold.
+HUGE = 1e120
 #: With no more distinct values than this a series is called a lattice.
 FEW_VALUES = 32
 #: A fit takes this many scales at least, and their range doubles at least.
@@ -106,16 +108,19 @@ def as_documents(series: Series) -> Float[np.ndarray, "document time"]:
     Raises
     ------
     ValueError
-        If documents differ in length, there are not one or two dimensions, a value is NaN or infinite
-        (the first is named), or all values are the same.
+        If documents differ in length, values are no real numbers, there are not one or two dimensions, a value is
+        NaN or infinite (the first is named), all values are the same, or their squares would overflow.
     """
     try:
-        values = np.asarray(series, dtype=np.float64)
+        given = np.asarray(series)
     except ValueError:
         lengths = sorted(len(one) for one in series)
         raise ValueError(
             f"documents have {lengths[0]} to {lengths[-1]} values; cut to one length with documents(series, length)"
         ) from None
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"series holds {given.dtype} values; it must hold real numbers")
+    values = given.astype(np.float64, copy=False)
     if values.ndim not in (1, 2):
         raise ValueError(f"series has shape {values.shape}; it must be (time,) or (document, time)")
     rows = np.ascontiguousarray(np.atleast_2d(values))
@@ -126,6 +131,9 @@ def as_documents(series: Series) -> Float[np.ndarray, "document time"]:
         _refuse_not_finite(rows)
     if high - low <= ROUNDING * max(abs(low), abs(high)):
         raise ValueError(f"series is constant at {float(rows.flat[0])}; a constant has no exponent")
+    largest = max(abs(low), abs(high))
+    if not 1 / HUGE < largest < HUGE:
+        raise ValueError(f"series reaches {largest:g}, whose square is no number; give it in another unit")
     return rows
 
 

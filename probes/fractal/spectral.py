@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from nextlens.probes.fractal.series import Series, as_documents
 
 #: Where the memory d = H - ½ is sought.
 LEAST_MEMORY, MOST_MEMORY = -0.49, 0.99
+#: Frequencies of a fit at least.
+FEWEST = 4
 #: Newton's steps at most; the function is convex and each halves at worst the interval left.
 STEPS = 60
 
@@ -52,9 +55,11 @@ def periodogram(series: Series, n_frequencies: int | None = None) -> Periodogram
     rows = as_documents(series)
     n = rows.shape[1]
     most = (n - 1) // 2
+    if most < FEWEST:
+        raise ValueError(f"the series has {n} values; {FEWEST} frequencies, the fewest of a fit, need {2 * FEWEST + 1}")
     m = most if n_frequencies is None else n_frequencies
-    if not 4 <= m <= most:
-        raise ValueError(f"n_frequencies={m} must lie between 4 and {most}, of a series of {n} values")
+    if not FEWEST <= m <= most:
+        raise ValueError(f"n_frequencies={m} must lie between {FEWEST} and {most}, of a series of {n} values")
     found = rfft(rows - rows.mean(1, keepdims=True), axis=1)[:, 1 : m + 1]
     return Periodogram(2 * np.pi / n * np.arange(1, m + 1), (found.real**2 + found.imag**2) / (2 * np.pi * n))
 
@@ -72,7 +77,7 @@ def geweke_porter_hudak(series: Series, *, n_frequencies: int | None = None) -> 
     ``± 1.96 · π / √(24 m)`` (Robinson, Annals of Statistics 23, 1995).
     """
     rows = as_documents(series)
-    m = bandwidth(rows.shape[1], 0.5) if n_frequencies is None else n_frequencies
+    m = _lowest(rows.shape[1], 0.5) if n_frequencies is None else n_frequencies
     frequencies, power = periodogram(rows, m)
     _refuse_silent(power)
     sines = 2 * np.sin(frequencies / 2)
@@ -103,7 +108,7 @@ def local_whittle(series: Series, *, n_frequencies: int | None = None) -> Estima
     1995; its interval of a single series, ``± 1.96 / (2 √m)``.
     """
     rows = as_documents(series)
-    m = bandwidth(rows.shape[1], 0.65) if n_frequencies is None else n_frequencies
+    m = _lowest(rows.shape[1], 0.65) if n_frequencies is None else n_frequencies
     return local_whittle_of(periodogram(rows, m))
 
 
@@ -160,6 +165,15 @@ def whittle_memory(
     return d, (d < LEAST_MEMORY + 1e-6) | (d > MOST_MEMORY - 1e-6)
 
 
+def _lowest(length: int, power: float) -> int:
+    """The default number of frequencies, refused where it is too few for a fit."""
+    m = bandwidth(length, power)
+    if m < FEWEST:
+        enough = math.ceil(FEWEST ** (1 / power))
+        raise ValueError(f"the series has {length} values; reading length ** {power:g} frequencies needs {enough}")
+    return m
+
+
 def _memory(logs: Float[np.ndarray, " frequency"], means: Float[np.ndarray, "draw frequency"]) -> np.ndarray:
     return whittle_memory(logs, means)[0] + 0.5
 
@@ -180,7 +194,7 @@ def _interval(parts: Parts, value: float, deviation: float) -> tuple[tuple[float
 
 
 def _refuse_silent(power: Float[np.ndarray, "document frequency"]) -> None:
-    at_least("number of frequencies", power.shape[1], 4)
+    at_least("number of frequencies", power.shape[1], FEWEST)
     mean = power.mean(0)
     if not (mean > 1e-28 * mean.max()).all():
         raise ValueError("the series has no power at some of its lowest frequencies; it is periodic, not scaling")
