@@ -78,6 +78,12 @@ def nolds_hurst(x: np.ndarray) -> float:
     return float(nolds.hurst_rs(x, fit="poly"))
 
 
+def nolds_hurst_plain(x: np.ndarray) -> float:
+    import nolds
+
+    return float(nolds.hurst_rs(x, nvals=twelve(len(x)), fit="poly", corrected=False, unbiased=False))
+
+
 def nolds_structure(x: np.ndarray) -> float:
     import nolds
 
@@ -117,6 +123,11 @@ CONTESTS: dict[
         {"nextlens": ours("detrended_fluctuations", order=2)},
         {"MFDFA": partial(mfdfa, 2)},
     ),
+    "rescaled range, plain, twelve scales": (
+        1.0,
+        {"nextlens": ours("rescaled_range")},
+        {"nolds": nolds_hurst_plain},
+    ),
     "rescaled range, Anis-Lloyd": (1.0, {"nextlens": ours("anis_lloyd")}, {"nolds": nolds_hurst}),
     "local Whittle, m = n^.65": (1.0, {"nextlens": ours("local_whittle")}, {"pyelw": pyelw_local_whittle}),
     "Higuchi, lags to 10": (
@@ -137,7 +148,6 @@ CONTESTS: dict[
     "no peer installed": (
         1.0,
         {
-            "rescaled range, plain": ours("rescaled_range"),
             "aggregated variance": ours("aggregated_variance"),
             "small ball": ours("small_ball", strict=False),
             "log periodogram": ours("geweke_porter_hudak"),

@@ -174,8 +174,11 @@ def test_local_whittle_is_that_of_pyelw():
     np.testing.assert_allclose(fractal.local_whittle(SHORT[2, 0]).value, theirs.d_hat_ + 0.5, atol=5e-4)
 
 
-def test_rescaled_range_is_near_that_of_nolds():
+def test_rescaled_range_is_that_of_nolds_at_equal_scales_and_near_it_at_its_own():
     nolds = pytest.importorskip("nolds")
+    ours = fractal.rescaled_range(SHORT[2, 0])
+    same = nolds.hurst_rs(SHORT[2, 0], nvals=ours.scales, fit="poly", corrected=False, unbiased=False)
+    np.testing.assert_allclose(ours.value, same, atol=5e-4)
     theirs = [nolds.hurst_rs(series, fit="poly") for series in SHORT[2]]
     assert abs(np.mean([fractal.anis_lloyd(series).value for series in SHORT[2]]) - np.mean(theirs)) < 0.02
 

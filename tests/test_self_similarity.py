@@ -18,7 +18,7 @@ from nextlens.analyses.displays import style
 from nextlens.analyses.displays.exponents import ExponentsDisplay
 from nextlens.analyses.displays.scaling import ScalingDisplay
 from nextlens.analyses.results_folder import NUMBERS
-from nextlens.analyses.self_similarity import as_numbers, by_context, exponents, scaling_curves, self_similarity
+from nextlens.analyses.self_similarity import by_context, exponents, scaling_curves, self_similarity
 from nextlens.analyses.self_similarity_numbers import summary
 from nextlens.analyses.self_similarity_reading import Scored, scored
 from nextlens.analyses.self_similarity_recipe import SelfSimilarityRecipe
@@ -249,7 +249,7 @@ SMALL = {"documents": 30, "length": 256, "skip": 4, "shuffles": 333}
 def test_a_run_on_texts_reads_every_model_and_goes_on_from_what_was_read(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(style, "save", partial(style.save, formats=("png",)))
     recipe = SelfSimilarityRecipe(
-        (f"cats={folder}",), models=("kneser-ney",), contexts=(1,), vocabulary="bytes", order=2, **SMALL
+        (f"cats={folder}",), models=("kneser-ney",), contexts=(64,), vocabulary="bytes", order=2, **SMALL
     )
     numbers = run(recipe, tmp_path)
     assert json.loads((tmp_path / NUMBERS).read_text()) == json.loads(json.dumps(numbers))
@@ -262,19 +262,25 @@ def test_a_run_on_texts_reads_every_model_and_goes_on_from_what_was_read(folder,
     assert f"repeat     nextlens fractal 'cats={folder}'".replace("'", "") in said.replace("'", "")
     one = numbers["sources"]["kneser-ney on cats"]["0"]
     assert one["mean_bits"]["z"] == pytest.approx(one["bits_per_byte"], rel=0.01)  # a byte a token
-    assert one["exponents"]["z"] == found_again(recipe, tmp_path, monkeypatch)["exponents"]["z"]
+    again = read_again(recipe, tmp_path, monkeypatch)
+    for name, rows in (("z", again.surprisal), ("h", again.entropy), ("m", again.missed)):
+        assert rows.shape == (30, 256)
+        assert rows.mean() == one["mean_bits"][name]
+    assert again.reading == one["reading"]
 
 
-def found_again(recipe, place, monkeypatch):
-    """What a run that goes on finds without reading anything anew."""
+def read_again(recipe, place, monkeypatch) -> Scored:
+    """What a run that goes on judges, having read nothing anew."""
     (place / NUMBERS).unlink()
     monkeypatch.setattr(self_similarity_run, "scored", None)
     monkeypatch.setattr(self_similarity_run, "by_context", lambda *given, **how: xr.Dataset(attrs={"strides": []}))
+    monkeypatch.setattr(self_similarity_run, "self_similarity", lambda found, rng, **how: found)
+    monkeypatch.setattr(self_similarity_run, "scaling_curves", lambda *given: {})
     monkeypatch.setattr(self_similarity_run, "sum_up", lambda recipe, found, *rest: {"found": found})
     monkeypatch.setattr(self_similarity_run, "draw", lambda *given: None)
     monkeypatch.setattr(self_similarity_run, "write_json", lambda *given: None)
     (found,) = run(recipe, place, resume=True)["found"].values()
-    return as_numbers(found)
+    return found
 
 
 def test_models_that_point_are_made_with_a_floor_and_do_not_index_what_it_is_fitted_on():
