@@ -120,7 +120,7 @@ class Attention(nn.Module):
             if self.config.positions == "relative":
                 z = self.mix(q, k, v, positions, batch.attend)
             else:
-                mask = None if batch.attend is None else batch.attend[:, None]
+                mask = None if batch.attend is None else _once(batch.attend)[:, None]
                 q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
                 z = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None).transpose(1, 2)
         return torch.addmm(self.b_O, z.reshape(len(x), -1), self.W_O.flatten(0, 1))
@@ -168,6 +168,11 @@ class Attention(nn.Module):
 def causal(time: int, device: torch.device) -> Bool[Tensor, "time time"]:
     """``causal[t, s]``: position ``t`` may look at ``s``, for ``s <= t``."""
     return torch.ones(time, time, dtype=torch.bool, device=device).tril()
+
+
+def _once(attend: Bool[Tensor, "batch time time"]) -> Bool[Tensor, "one_or_batch time time"]:
+    """One row for all, where all rows are one in memory."""
+    return attend[:1] if attend.stride(0) == 0 else attend
 
 
 def _rotation(config: TransformerConfig) -> Float[Tensor, "position two half"]:

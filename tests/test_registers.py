@@ -71,6 +71,13 @@ def test_tokens_do_not_know_whether_registers_are_there(positions, d):
     torch.testing.assert_close(model(batch)[0, batch.tokens[0] != 3], model(WORD)[0], atol=1e-5, rtol=1e-5)
 
 
+def test_rows_that_see_alike_share_one_mask_and_say_what_they_would_with_their_own():
+    plain = Batch.from_tokens([[0, 1, 2, 0, 2, 1, 0], [2, 2, 1, 0, 1, 2, 0]])
+    batch, model = interleave_registers(plain, register=3, ahead=fixed(plain, 2)), Transformer(CONFIG)
+    assert batch.attend.stride(0) == 0
+    torch.testing.assert_close(model(batch), model(batch.with_(attend=batch.attend.contiguous())))
+
+
 def test_a_register_that_says_the_next_token_stands_where_its_token_stands():
     batch = interleave_registers(WORD, register=3, ahead=fixed(WORD, 1))
     assert torch.equal(batch.positions[0, 0::2], batch.positions[0, 1::2])

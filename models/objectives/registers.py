@@ -172,7 +172,7 @@ def interleave_registers(
         targets=interleaved(batch.targets, batch.targets.gather(1, at)),
         weights=interleaved(*share),
         positions=interleaved(batch.positions, batch.positions.gather(1, at)),
-        attend=_attend(batch, columns)[:, order][:, :, order],
+        attend=_attend(batch, columns)[:, order][:, :, order].expand(len(batch), -1, -1),
     )
 
 
@@ -219,13 +219,12 @@ def _share(weights: Float[Tensor, "batch time"], share: float) -> Float[Tensor, 
     return weights if total == 0 else weights * (share / total)
 
 
-def _attend(batch: Batch, columns: Bool[Tensor, " time"]) -> Bool[Tensor, "batch longer longer"]:
+def _attend(batch: Batch, columns: Bool[Tensor, " time"]) -> Bool[Tensor, "one_or_batch longer longer"]:
     """Tokens first, registers behind them: nobody looks at a register but the register itself."""
-    n, time = batch.tokens.shape
-    own = causal(time, batch.device).expand(n, time, time) if batch.attend is None else batch.attend
+    own = causal(batch.tokens.shape[1], batch.device)[None] if batch.attend is None else batch.attend
     looking = torch.cat([own, own[:, columns]], dim=1)
-    registers = int(columns.sum())
-    to_registers = torch.zeros(n, time + registers, registers, dtype=torch.bool, device=batch.device)
+    (n, longer, time), registers = looking.shape, int(columns.sum())
+    to_registers = torch.zeros(n, longer, registers, dtype=torch.bool, device=batch.device)
     to_registers[:, time:] = torch.eye(registers, dtype=torch.bool, device=batch.device)
     return torch.cat([looking, to_registers], dim=2)
 
