@@ -154,12 +154,9 @@ def last_laws(kernel: Kernel, tokens: Int[np.ndarray, "sequence time"]) -> Float
 
 def laws_of_words(kernel: Kernel, length: int) -> Float[np.ndarray, "word token"]:
     """The law of what follows each word of so many tokens, in the order of their digits; NaN after impossible ones."""
-    words = _words(kernel.n_tokens, length)
     if not isinstance(kernel, Process):
-        return last_laws(kernel, words)
-    beliefs = np.tile(kernel.initial, (len(words), 1))
-    for t in range(length):
-        beliefs = np.einsum("ws,wsz->wz", beliefs, kernel.transition[words[:, t]])
+        return last_laws(kernel, _words(kernel.n_tokens, length))
+    beliefs = _beliefs_of_words(kernel, length)
     total = beliefs @ kernel.functional
     with np.errstate(divide="ignore", invalid="ignore"):
         laws = kernel.next_token(np.where(total[:, None] > 0, beliefs / total[:, None], kernel.initial))
@@ -168,20 +165,29 @@ def laws_of_words(kernel: Kernel, length: int) -> Float[np.ndarray, "word token"
 
 def word_probabilities(process: Process, length: int) -> Float[np.ndarray, " word"]:
     """Of every word of so many tokens, in the order of their digits."""
-    words = _words(process.n_tokens, length)
-    beliefs = np.tile(process.initial, (len(words), 1))
-    for t in range(length):
-        beliefs = np.einsum("ws,wsz->wz", beliefs, process.transition[words[:, t]])
-    return np.maximum(beliefs @ process.functional, 0.0)
+    return np.maximum(_beliefs_of_words(process, length) @ process.functional, 0.0)
+
+
+def _beliefs_of_words(process: Process, length: int) -> Float[np.ndarray, "word state"]:
+    """The unnormalised belief after every word, each from that of the word without its last token."""
+    _refuse_many(process.n_tokens, length)
+    beliefs = process.initial[None]
+    for _ in range(length):
+        beliefs = np.tensordot(beliefs, process.transition, (1, 1)).reshape(-1, beliefs.shape[1])
+    return beliefs
 
 
 def _words(n_tokens: int, length: int) -> Int[np.ndarray, "word time"]:
+    _refuse_many(n_tokens, length)
+    return np.stack(np.unravel_index(np.arange(n_tokens**length), (n_tokens,) * length), axis=1)
+
+
+def _refuse_many(n_tokens: int, length: int) -> None:
     at_least("length", length, 1)
     if n_tokens**length > MOST_WORDS:
         raise ValueError(
             f"length={length} of {n_tokens} tokens is {n_tokens**length} words; at most {MOST_WORDS} are listed"
         )
-    return np.stack(np.unravel_index(np.arange(n_tokens**length), (n_tokens,) * length), axis=1)
 
 
 def _different(
