@@ -324,10 +324,12 @@ def _verdict(report: FractalReport) -> Mapping[str, object]:
                 "p_above": band.null.above,
                 "p_below": band.null.below,
                 "fit_p": band.fit,
+                "bend_p": band.bend,
             }
             for band in report.verdict.bands
         ],
         "upper_slope": report.verdict.upper_slope,
+        "mistaken": report.verdict.mistaken,
         "calibrated_H": report.calibrated_hurst if np.isfinite(report.calibrated_hurst) else None,
         "references": report.references,
         "refused": report.refused,

@@ -86,10 +86,7 @@ def summary(recipe: SelfSimilarityRecipe, numbers: Mapping[str, Any], folder: Pa
                 lines.append(f"{name:{width}s} {bits:8.3f}  refused: constant")
                 continue
             cells = "".join(f"{_cell([one['exponents'][series][kind] for one in some]):>19s}" for kind in SHOWN)
-            outcomes = Counter(one["verdicts"][series]["outcome"] for one in some)
-            said = ", ".join(
-                f"{outcome} {n}/{len(some)}" if len(some) > 1 else outcome for outcome, n in outcomes.items()
-            )
+            said = _said([one["verdicts"][series] for one in some])
             lines.append(f"{name:{width}s} {bits:8.3f}{cells}  {said}")
         some = [one["m"] for one in by_seed.values()]
         lag = np.mean([one["autocorrelation"]["1"] for one in some])
@@ -117,6 +114,16 @@ def summary(recipe: SelfSimilarityRecipe, numbers: Mapping[str, Any], folder: Pa
     lines.append(f"look at    {folder / 'scaling.png'}, then exponents.png and {NUMBERS} beside it")
     lines.append(f"repeat     {recipe.command}")
     return "\n".join(lines)
+
+
+def _said(verdicts: list[Mapping[str, Any]]) -> str:
+    """Outcomes; of a single seed, how often two relaxation times would pass where the rule had to ask."""
+    if len(verdicts) == 1:
+        mistaken = verdicts[0].get("mistaken")
+        rivals = "" if mistaken is None else f" (two relaxation times pass in {mistaken:.0%})"
+        return f"{verdicts[0]['outcome']}{rivals}"
+    outcomes = Counter(one["outcome"] for one in verdicts)
+    return ", ".join(f"{outcome} {n}/{len(verdicts)}" for outcome, n in outcomes.items())
 
 
 def _cell(rows: list[Mapping[str, float | None]]) -> str:

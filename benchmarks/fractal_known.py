@@ -63,8 +63,13 @@ def mess3_surprisal(shape: tuple[int, int], rng: np.random.Generator) -> np.ndar
     return np.asarray(surprisal(process, Batch.from_tokens(tokens)), dtype=np.float64)[:, : shape[1]]
 
 
-def verdicts(n_documents: str = "64", length: str = "1948", draws: str = "20", n_shuffles: str = "399") -> None:
-    """Shares of draws: the first rule, the gated one without its questions on bends and rivals, and the whole."""
+def verdicts(
+    n_documents: str = "64", length: str = "1948", draws: str = "20", n_shuffles: str = "399", only: str = ""
+) -> None:
+    """Shares of draws: the first rule, the gated one without its questions on bends and rivals, and the whole.
+
+    Of all processes, or of those whose name holds one of ``only``, with commas between.
+    """
     shape = (int(n_documents), int(length))
     print(
         f"{n_documents} documents of {length}, {draws} draws, {n_shuffles} shuffles; trends removed by position; in %"
@@ -73,6 +78,8 @@ def verdicts(n_documents: str = "64", length: str = "1948", draws: str = "20", n
     short = {"dependent-not-scaling": "not-scaling"}
     print(f"{'':<34}{'first':>6}{'unbent':>10}" + "".join(f"{short.get(name, name):>14}" for name in OUTCOMES))
     for number, (name, draw) in enumerate(processes().items()):
+        if not any(part in name for part in only.split(",")):
+            continue
         first, plain, seen = 0, Counter(), Counter()
         for one in range(int(draws)):
             rng = np.random.default_rng([number, one])
