@@ -16,7 +16,7 @@ from nextlens.analyses.next_latent import (
     singular_values,
 )
 from nextlens.analyses.objectives_future import future_tokens
-from nextlens.analyses.registers import ahead_beliefs, ahead_laws, register_horizon
+from nextlens.analyses.registers import _at_registers, ahead_beliefs, ahead_laws, register_horizon
 from nextlens.models.batch import Batch
 from nextlens.models.objectives.next_latent import NextLatent
 from nextlens.models.processes import Process
@@ -129,6 +129,14 @@ def test_registers_that_hear_their_position_say_the_law_of_its_offset(process):
     assert (away[~np.eye(3, dtype=bool)] > 1e-4).all()
     assert np.allclose(found.r2, 1, atol=1e-5)
     assert (found.marginal > 0).all()
+
+
+def test_states_of_registers_and_of_the_tokens_behind_which_they_stand_are_told_apart():
+    tokens = words(CLOCK)
+    _, theirs, hosts = _at_registers(BeliefOracle(CLOCK), tokens, 2, 3)
+    assert np.allclose(hosts, CLOCK.beliefs(tokens)[:, : hosts.shape[1]])
+    assert np.allclose(theirs, ahead_beliefs(CLOCK, tokens, 2)[:, : hosts.shape[1]])
+    assert not np.allclose(theirs, hosts, atol=0.1)
 
 
 def test_registers_that_do_not_hear_it_say_the_same_whatever_they_claim():

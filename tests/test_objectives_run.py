@@ -19,10 +19,12 @@ from nextlens.analyses.displays.staircase import StaircaseDisplay
 from nextlens.analyses.objectives_cli import objectives
 from nextlens.analyses.objectives_recipe import ObjectivesRecipe
 from nextlens.analyses.objectives_run import run, summary
+from nextlens.analyses.registers import register_horizon
 from nextlens.analyses.star_graph import answered, plan_by_block, swapped_plan
 from nextlens.analyses.star_graph_run import run as run_star
 from nextlens.analyses.star_graph_run import summary as star_summary
 from nextlens.analyses.star_graph_training import StarGraphRecipe
+from nextlens.models import checkpoints
 from nextlens.models.batch import Batch
 from nextlens.models.tasks.star_graph import StarGraph
 from nextlens.models.transformer import Transformer
@@ -75,6 +77,11 @@ def test_a_run_writes_figures_numbers_and_heads_and_gone_on_with_gives_the_same(
     worst = max(max(numbers["kl_to_exact"][name]["by_seed"]) for name in TINY.objectives)
     assert max(matched["kl"]["by_seed"]) < 2 * worst
     assert len(numbers["registers"]["moved_by_position_alone"]["kl"]) == 2
+    tokens = TINY.source.sample(32, TINY.length + 1, np.random.default_rng(4))
+    for name, row in (("registers", "kl"), ("next-token", "kl, untrained register")):
+        model = checkpoints.load(TINY.lesson(name, 1).path(tmp_path / "one"))
+        away = register_horizon(model, TINY.source, tokens, 2).kl.values
+        assert [numbers["registers"]["by_offset"][d][row]["mean"] for d in "12"] == pytest.approx(np.diag(away))
     said = summary(TINY, numbers, tmp_path)
     assert numbers["repeat"] in said
     (tmp_path / "one" / "numbers.json").unlink()

@@ -95,6 +95,17 @@ def test_every_objective_is_given_the_same_first_weights_and_the_same_words():
     assert torch.equal(with_registers.tokens[:, regular], words[0].tokens)
 
 
+def test_registers_look_as_far_as_the_lesson_says():
+    words = lesson("registers", ahead=3, fewest=2, share=0.25).batches()
+    offsets = set()
+    for _, batch in zip(range(4), words, strict=False):
+        at = batch.tokens[0] == 3
+        counted = batch.weights[:, at] > 0
+        offsets |= set((batch.positions[:, at] - batch.positions[:, at.roll(-1)] + 1)[counted].tolist())
+        assert float(batch.weights[:, at].sum() / batch.weights.sum()) == pytest.approx(0.25)
+    assert offsets == {2, 3}
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

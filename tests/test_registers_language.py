@@ -105,7 +105,16 @@ def test_losses_are_of_the_tokens_so_far_ahead(model, corpus, batch):
     found = losses(model, RegisterVector(model, REGISTER), [batch], ahead=2)
     own = said(model, batch).log_softmax(-1).gather(2, batch.targets[..., None])
     assert found["next_token"] == [pytest.approx(-float(own.mean()), abs=1e-5)]
-    assert len(found["registers"]) == 2
+    for d, cost in enumerate(found["registers"], start=1):
+        places = torch.arange(batch.tokens.shape[1] - d + 1)
+        ahead = torch.full_like(batch.tokens, d)
+        asked = interleave_registers(batch, register=REGISTER, ahead=ahead, weight=0.5)
+        at = asked.tokens[0] == REGISTER
+        assert torch.equal(asked.targets[:, at], batch.targets[:, places + d - 1])
+        with torch.no_grad():
+            own = RegisterVector(model, REGISTER)(model, asked)[:, at]
+        assert cost == pytest.approx(float(own.mean()), abs=1e-5)
+    assert abs(found["registers"][0] - found["registers"][1]) > 1e-3
 
 
 def test_a_register_is_a_token_that_no_text_holds(corpus):

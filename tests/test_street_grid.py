@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nextlens.analyses import objectives_grid
 from nextlens.analyses.objectives_grid import (
     arrived,
     detour_robustness,
@@ -122,6 +123,31 @@ def test_detours_are_made():
         assert detour_robustness(Counting(TOWN), TOWN, drawn, np.random.default_rng(0), probability=probability) == 1
         moves.append(Counting.read)
     assert moves[1] > 1.5 * moves[0]
+
+
+def test_a_detour_is_another_move_than_the_models(monkeypatch):
+    rides = []
+    monkeypatch.setattr(
+        objectives_grid,
+        "arrived",
+        lambda task, start, goal, said: rides.append(said) or arrived(task, start, goal, said),
+    )
+    drawn, driver = TOWN.draw(40, np.random.default_rng(6), pairs="new"), Driver(TOWN)
+    detour_robustness(driver, TOWN, drawn, np.random.default_rng(0), probability=1.0)
+    tokens = np.concatenate([drawn.tokens.values[:, :2], rides[0]], axis=1)
+    greedy = driver.log_probs(Batch.from_tokens(tokens)).argmax(-1).numpy()[:, 1:]
+    n_detours = 0
+    for row, own in zip(tokens, greedy, strict=True):
+        here = row[0]
+        for step, token in enumerate(row[2:8]):
+            if token >= TOWN.end:
+                break
+            in_time = TOWN.distance[TOWN.to[here], row[1]] <= TOWN.longest - step - 1
+            if own[step] < TOWN.end and ((TOWN.to[here] >= 0) & in_time).sum() > 1:
+                assert token != own[step]
+                n_detours += 1
+            here = TOWN.to[here, token - TOWN.n_crossings]
+    assert n_detours > 80
 
 
 @pytest.mark.parametrize(
