@@ -102,7 +102,7 @@ def summary(recipe: CompareRecipe, numbers: Mapping[str, Any], folder: Path) -> 
     row("flops a token", lambda one: one["cost"]["flops_per_token"], ",.0f")
     contexts = list(seeds[0]["kernels"][names[0]]["cost"]["flops_by_context"])
     for k in (contexts[0], contexts[-1]):
-        row(f"  of a prediction from {k}", lambda one, k=k: one["cost"]["flops_by_context"][k], ",.0f")
+        row(f"  of reading {k} at once", lambda one, k=k: one["cost"]["flops_by_context"][k], ",.0f")
     row("cache, bytes a token", lambda one: one["cost"]["cache_bytes_per_token"], ",.0f")
     row("CPU microseconds a token", lambda one: 1e6 * one["cost"]["seconds_per_token"], ",.1f")
     row("  last slope, log time, log T", lambda one: one["cost"]["slopes"][-1], "+.2f")

@@ -86,7 +86,7 @@ def summary(recipe: SelfSimilarityRecipe, numbers: Mapping[str, Any], folder: Pa
                 lines.append(f"{name:{width}s} {bits:8.3f}  refused: constant")
                 continue
             cells = "".join(f"{_cell([one['exponents'][series][kind] for one in some]):>19s}" for kind in SHOWN)
-            said = _said([one["verdicts"][series] for one in some])
+            said = said_of([one["verdicts"][series] for one in some])
             lines.append(f"{name:{width}s} {bits:8.3f}{cells}  {said}")
         some = [one["m"] for one in by_seed.values()]
         lag = np.mean([one["autocorrelation"]["1"] for one in some])
@@ -116,7 +116,7 @@ def summary(recipe: SelfSimilarityRecipe, numbers: Mapping[str, Any], folder: Pa
     return "\n".join(lines)
 
 
-def _said(verdicts: list[Mapping[str, Any]]) -> str:
+def said_of(verdicts: list[Mapping[str, Any]]) -> str:
     """Outcomes; of a single seed, how often two relaxation times would pass where the rule had to ask."""
     if len(verdicts) == 1:
         mistaken = verdicts[0].get("mistaken")

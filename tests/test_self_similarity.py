@@ -19,7 +19,7 @@ from nextlens.analyses.displays.exponents import ExponentsDisplay
 from nextlens.analyses.displays.scaling import ScalingDisplay
 from nextlens.analyses.results_folder import NUMBERS
 from nextlens.analyses.self_similarity import by_context, exponents, scaling_curves, self_similarity
-from nextlens.analyses.self_similarity_numbers import summary
+from nextlens.analyses.self_similarity_numbers import said_of, summary
 from nextlens.analyses.self_similarity_reading import Scored, scored
 from nextlens.analyses.self_similarity_recipe import SelfSimilarityRecipe
 from nextlens.analyses.self_similarity_run import run
@@ -281,6 +281,13 @@ def read_again(recipe, place, monkeypatch) -> Scored:
     monkeypatch.setattr(self_similarity_run, "write_json", lambda *given: None)
     (found,) = run(recipe, place, resume=True)["found"].values()
     return found
+
+
+def test_a_verdict_that_had_to_ask_about_rivals_says_how_many_pass():
+    law, none = {"outcome": "power-law", "mistaken": 0.175}, {"outcome": "none", "mistaken": None}
+    assert said_of([law]) == "power-law (two relaxation times pass in 18%)"
+    assert said_of([none]) == "none"
+    assert said_of([law, none, law]) == "power-law 2/3, none 1/3"
 
 
 def test_models_that_point_are_made_with_a_floor_and_do_not_index_what_it_is_fitted_on():
