@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from nextlens.analyses.self_similarity_reading import CELLS
+from nextlens.analyses.self_similarity_reading import CELLS, refuse_foresight, refuse_unlawful
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
 from nextlens.models.chunks import device_of
@@ -72,16 +72,17 @@ def rows_of(
     Raises
     ------
     ValueError
-        If vocabularies differ, or nothing is left.
+        If vocabularies differ, nothing is left, or the kernel breaks a law: which, and where.
     """
     if truth is not None and truth.n_tokens != kernel.n_tokens:
         raise ValueError(f"kernel has n_tokens={kernel.n_tokens} and the truth {truth.n_tokens}; they must be the same")
     at_least("positions left after skip", tokens.shape[1] - 1 - skip, 1)
+    refuse_foresight(kernel, tokens)
     chunk = max(1, CELLS // (4 * tokens.shape[1] * kernel.n_tokens))
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(tokens), chunk):
         batch = Batch.from_tokens(tokens[start : start + chunk])
-        laws = _laws(kernel, batch)[:, skip:]
+        laws = _laws(kernel, batch, start)[:, skip:]
         targets = batch.targets[:, skip:].numpy()
         said = np.take_along_axis(laws, targets[..., None], 2)[..., 0]
         part = {
@@ -208,8 +209,9 @@ def _after_one(kernel: Kernel) -> Float[np.ndarray, "token token"]:
     return _laws(kernel, Batch.from_tokens(words))[:, 0]
 
 
-def _laws(kernel: Kernel, batch: Batch) -> Float[np.ndarray, "batch time vocab"]:
+def _laws(kernel: Kernel, batch: Batch, first: int = 0) -> Float[np.ndarray, "batch time vocab"]:
     rows: Tensor = kernel.log_probs(batch.to(device_of(kernel, batch)))
+    refuse_unlawful(rows, first, 0)
     return rows.double().cpu().numpy()
 
 

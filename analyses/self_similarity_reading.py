@@ -20,6 +20,8 @@ from nextlens.models.kernel import Kernel
 CELLS = 2**25
 #: How far the sum of a row may be from 1, in nats.
 SUMS_TO_ONE = 1e-3
+#: Tokens on which it is asked whether the future changes the past, and by how much a probability may.
+ASKED, FORESIGHT = 64, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,8 @@ def scored(
     ------
     ValueError
         If documents are longer than the model reads, windows are disjoint or nearly so, a token is unknown or
-        forbidden (where is said), or a row of the kernel is no law (which law it breaks is said).
+        forbidden (where is said), or the kernel breaks a law: rows hold no NaN and sum to one, the future never
+        changes the past (which and where is said).
 
     Warns
     -----
@@ -86,6 +89,7 @@ def scored(
     at_least("stride", stride, 1)
     if context is None:
         _refuse_longer(kernel, time)
+        refuse_foresight(kernel, tokens)
         return Scored(*_read(kernel, tokens), "one window a document")
     at_least("context", context, 1)
     if stride > max(1, context // 2):
@@ -137,7 +141,7 @@ def _read(
         rows, targets = kernel.log_probs(batch), batch.targets
         if last is not None:
             rows, targets = rows[:, -last:], targets[:, -last:]
-        _refuse_unlawful(rows, start, tokens.shape[1] - 1 - rows.shape[1])
+        refuse_unlawful(rows, start, tokens.shape[1] - 1 - rows.shape[1])
         said = -rows.gather(2, targets[..., None])[..., 0].double()
         if said.isinf().any():
             b, t = said.isinf().nonzero()[0].tolist()
@@ -151,7 +155,7 @@ def _read(
     return z, h
 
 
-def _refuse_unlawful(rows: Float[Tensor, "row position vocab"], document: int, position: int) -> None:
+def refuse_unlawful(rows: Float[Tensor, "row position vocab"], document: int, position: int) -> None:
     """Rows that are no laws are refused by the law they break, and where."""
     totals = rows.logsumexp(-1)
     for law, broken in (
@@ -164,6 +168,29 @@ def _refuse_unlawful(rows: Float[Tensor, "row position vocab"], document: int, p
                 f"the kernel breaks the law that {law}, first at position {position + t} of document {document + b}: "
                 f"the logarithm of its sum is {float(totals[b, t]):.6g}"
             )
+
+
+@torch.no_grad()
+def refuse_foresight(kernel: Kernel, tokens: Int[np.ndarray, "document time"]) -> None:
+    """Raise if laws of the first document are others once more of it is there, by at most 64 tokens of it.
+
+    Raises
+    ------
+    ValueError
+        Naming the law and the first position.
+    """
+    some = tokens[:1, : ASKED + 1]
+    half = max(1, (some.shape[1] - 1) // 2)
+    batches = [Batch.from_tokens(one) for one in (some[:, : half + 1], some)]
+    short, whole = (kernel.log_probs(batch.to(device_of(kernel, batch)))[0, :half].exp() for batch in batches)
+    changed = ((short - whole).abs() > FORESIGHT).any(-1)
+    if changed.any():
+        t = int(changed.nonzero()[0, 0])
+        raise ValueError(
+            "the kernel breaks the law that the future never changes the past, first at position "
+            f"{t} of document 0: probabilities move by {float((short - whole)[t].abs().max()):.3g} when tokens after "
+            f"{half} are there"
+        )
 
 
 def _levelled(values: Float[np.ndarray, "document position"], context: int, stride: int) -> np.ndarray:

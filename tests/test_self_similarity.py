@@ -17,6 +17,7 @@ from nextlens.analyses import self_similarity_run
 from nextlens.analyses.displays import style
 from nextlens.analyses.displays.exponents import ExponentsDisplay
 from nextlens.analyses.displays.scaling import ScalingDisplay
+from nextlens.analyses.formulation import rows_of
 from nextlens.analyses.results_folder import NUMBERS
 from nextlens.analyses.self_similarity import by_context, exponents, scaling_curves, self_similarity
 from nextlens.analyses.self_similarity_numbers import said_of, summary
@@ -129,12 +130,32 @@ def test_a_kernel_that_breaks_a_law_is_refused_by_the_law_and_the_place(tokens):
 
         def log_probs(self, batch: Batch) -> torch.Tensor:
             rows = torch.full((*batch.tokens.shape, 3), 1 / 3, dtype=torch.float64).log()
-            rows[2, 7] = self.value
+            rows[2:, 7] = self.value
             return rows
 
     for value, law in ((float("nan"), "no row holds NaN"), (0.0, "rows sum to one")):
         with pytest.raises(ValueError, match=f"{law}, first at position 7 of document 2"):
             scored(Broken(value), tokens[:4])
+        with pytest.raises(ValueError, match=f"{law}, first at position 7 of document 2"):
+            rows_of(Broken(value), tokens[:4])
+
+
+def test_a_kernel_that_looks_ahead_is_refused_at_the_first_place_where_it_does(tokens):
+    class Peeping:
+        """Says what it is told, and from position 5 on a little more of what comes five later."""
+
+        n_tokens = 3
+
+        def log_probs(self, batch: Batch) -> torch.Tensor:
+            rows = torch.full((*batch.tokens.shape, 3), 1 / 3, dtype=torch.float64)
+            for t in range(5, batch.tokens.shape[1] - 5):
+                rows[:, t] = 0.3
+                rows[torch.arange(len(rows)), t, batch.tokens[:, t + 5]] = 0.4
+            return rows.log()
+
+    for read in (scored, rows_of):
+        with pytest.raises(ValueError, match="the future never changes the past, first at position 27 of document 0"):
+            read(Peeping(), tokens[:4])
 
 
 def test_forbidden_tokens_are_named_instead_of_an_infinite_exponent(tokens):
