@@ -9,16 +9,17 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import xarray as xr
 from joblib import effective_n_jobs
 
 from nextlens.analyses import cli, encoding_cli
-from nextlens.analyses.encoding import JOINT, RATE, WITHOUT, scored
+from nextlens.analyses.encoding import JOINT, RATE, WITHOUT, scored, scored_models
 from nextlens.analyses.encoding_data import arrays_of, subjects_of
 from nextlens.analyses.encoding_numbers import summary
 from nextlens.analyses.encoding_recipe import EncodingRecipe
 from nextlens.analyses.encoding_result import SCORES, EncodingResult
 from nextlens.analyses.encoding_run import run
-from nextlens.analyses.encoding_spaces import Reader, spaces_of
+from nextlens.analyses.encoding_spaces import Reader, Spaces, spaces_of
 from nextlens.analyses.induction_brain_recipe import RecallRecipe
 from nextlens.analyses.induction_brain_run import run as recall
 from nextlens.analyses.results_folder import NUMBERS
@@ -147,6 +148,28 @@ def arrays(path, **changes):
     }
     np.savez(path, **(given | changes))
     return path
+
+
+def test_the_site_that_joins_the_others_is_chosen_on_training_stories(monkeypatch):
+    """Of two sites one is best on rows held out of training stories, the other on the tested ones."""
+    recipe = EncodingRecipe(**SMALL)
+    (subject,) = subjects_of(recipe)
+    known = {"first": (0.9, 0.1), "second": (0.1, 0.9)}
+    asked = []
+
+    def instead(subject, X, recipe, *, narrowed="", banded=False):
+        asked.append((narrowed, banded))
+        validated, tested = known.get(narrowed, (0.0, 0.0))
+        return xr.Dataset({"validation_r2": (("fold", "target"), [[validated]]), "mean_r": ((), tested)})
+
+    monkeypatch.setattr("nextlens.analyses.encoding.scored", instead)
+    monkeypatch.setattr(Spaces, "of", lambda self, *names: subject.heard.response)
+    found = scored_models(subject, Spaces({}, subject, recipe, sites=("first", "second")), recipe)
+    assert found.best_site == "first"
+    joined = [narrowed for narrowed, banded in asked if banded]
+    assert joined == ["first", "first", "first", ""]  # all, and without vectors, without surprisal, without the site
+    assert f"{WITHOUT}first" in found.models
+    assert f"{WITHOUT}second" not in found.models
 
 
 @pytest.fixture
