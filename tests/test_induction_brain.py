@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,15 +26,17 @@ from nextlens.analyses.induction_brain import (
     refuse_too_short,
     words_of,
 )
-from nextlens.analyses.induction_brain_matches import FEATURE, Matching, distilled, last_words, rarity
+from nextlens.analyses.induction_brain_matches import FEATURE, Distilled, Matching, distilled, last_words, rarity
 from nextlens.analyses.induction_brain_numbers import gap_between, summary, verdict
 from nextlens.analyses.induction_brain_recipe import RecallRecipe
 from nextlens.analyses.induction_brain_run import MOMENTS, run
+from nextlens.models.induction.residual_head import HeadConfig, ResidualHead
 from nextlens.models.transformer import Transformer
 from nextlens.models.transformer_config import TransformerConfig
 from nextlens.models.vocabulary import Bytes
 from nextlens.probes.recall import similar
 from nextlens.probes.story_rows import label_rows
+from nextlens.probes.words_to_volumes import label_words
 
 SMALL = {"subjects": ("0",), "matchers": ("exact",), "values": ("response",), "draws": 30, "alphas": 4, "folds": 3}
 
@@ -156,6 +159,33 @@ def test_a_distilled_head_finds_what_laws_find_better_than_an_untaught_one():
     assert found.after["reciprocal_rank"] > 1.5 * found.before["reciprocal_rank"]
     with pytest.raises(ValueError, match="too few to distil"):
         distilled(states[:100], hidden[:100].astype(np.float32), unembedding, 1, rng, "embed")
+
+
+class Counting(Reader):
+    """The state of a word is its number."""
+
+    @property
+    def model(self):
+        return SimpleNamespace(sites=("first", "last"), unembedding=torch.eye(1))
+
+    def read(self, words, sites=()):
+        numbers = np.arange(words.sizes["word"], dtype=np.float32)[:, None]
+        return SimpleNamespace(keys={"story": "key"}, states=lambda site: label_words(numbers, words))
+
+
+def test_a_head_is_taught_by_words_of_training_stories_only(one, tmp_path, monkeypatch):
+    taught = []
+
+    def instead(states, read, unembedding, steps, rng, site):
+        taught.append((states[:, 0].astype(int), read[:, 0].astype(int)))
+        return Distilled(ResidualHead(HeadConfig(site, 1, 2, 0)), {}, {})
+
+    monkeypatch.setattr("nextlens.analyses.induction_brain_matches.distilled", instead)
+    recipe = replace(one.recipe, site="first", checkpoint="none")
+    Matching(one.subject, recipe, Counting(recipe, tmp_path), {})._head()
+    story = one.subject.heard.words.story.values
+    for numbers in taught[0]:
+        assert set(story[numbers]) == set(story) - set(one.subject.tested)
 
 
 def test_matchers_of_a_model_read_it_up_to_the_end_of_each_volume(tmp_path):
