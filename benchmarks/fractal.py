@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/fractal.py speed [PYTHON [Higuchi]]   # the one with the peers; one question
     OMP_NUM_THREADS=1 python benchmarks/fractal.py bias 4096 20               # length, draws
 
-Peers: antropy, MFDFA, pyelw, nolds==0.6.2. CPU seconds are of one thread, the least of fifteen calls after one that
+Peers: antropy, MFDFA, pyelw, nolds==0.6.2. CPU seconds are of one thread, the least of forty calls after one that
 compiles or warms; memory is the peak of the whole process, each contender in one of its own, which reads the
 same series. The reference (``fractal_bias.csv``) is of other draws by another implementation, twenty of each length.
 What the verdict makes of known processes: ``fractal_known.py``.
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-LENGTH, REPEATS = 65_536, 15
+LENGTH, REPEATS = 65_536, 40
 REFERENCE = Path(__file__).with_name("fractal_bias.csv")
 
 

@@ -165,13 +165,13 @@ def increment_sums(
     n_runs = 1 if len(rows) > 1 else n_units
     at = edges(integral.shape[1] - scales[:, None], n_runs)
     counts = np.broadcast_to(np.diff(at).T.astype(np.float64), (n_units, len(scales)))
-    sums, room = np.empty((n_units, len(scales))), np.empty(integral.shape[1] // n_runs + 1)
+    sums, room = np.empty((n_units, len(scales))), np.empty(integral.shape[1])
     for column, (lag, bounds) in enumerate(zip(scales.tolist(), at.tolist(), strict=True)):
-        sums[:, column] = [
-            total(np.subtract(row[start + lag : end + lag], row[start:end], out=room[: end - start]))
-            for row in integral
-            for start, end in pairwise(bounds)
-        ]
+        found: list[float] = []
+        for row in integral:
+            steps = np.subtract(row[lag:], row[:-lag], out=room[: len(row) - lag])
+            found += [total(steps[start:end]) for start, end in pairwise(bounds)]
+        sums[:, column] = found
     return sums, counts, unit
 
 
