@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from nextlens.analyses.addition_cli import addition
+from nextlens.analyses.addition_cli import addition, coupled_tasks
 from nextlens.analyses.belief_cli import belief
 from nextlens.analyses.checkpoint_cli import checkpoint
 from nextlens.analyses.compare_cli import compare, tokenizations
@@ -30,6 +30,7 @@ for question in (
     belief,
     checkpoint,
     compare,
+    coupled_tasks,
     downstream,
     encode,
     fractal,

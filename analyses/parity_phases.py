@@ -268,21 +268,22 @@ def sum_up(recipe: PhasesRecipe, results: Mapping[tuple[int, float, int], Phase]
 
 
 def phases_display(recipe: PhasesRecipe, numbers: Mapping[str, Any]) -> HeatMapsDisplay:
-    """Greedy accuracy, before and after GRPO, beside the best stepwise predictor's."""
-    after = f"then {recipe.steps_policy} steps of GRPO"
+    """Greedy accuracy, before and after GRPO; squares: where the best stepwise predictor's is 1."""
+    before, after = "next tokens alone", f"then {recipe.steps_policy} steps of GRPO"
+    exact = np.array(numbers["exact"]["greedy_accuracy"])
     return HeatMapsDisplay(
         maps={
-            "exact, next tokens": np.array(numbers["exact"]["greedy_accuracy"]),
-            "learnt, next tokens": np.mean(numbers["before"]["greedy_accuracy"], axis=-1),
+            before: np.mean(numbers["before"]["greedy_accuracy"], axis=-1),
             after: np.mean(numbers["after"]["greedy_accuracy"], axis=-1),
         },
+        marked={before: exact == 1, after: exact == 1},
         rows=[str(bits) for bits in recipe.bits],
         columns=[f"{share:g}" for share in recipe.shares],
         xlabel="share of long answers",
         ylabel="bits",
         quantity="greedy accuracy",
-        caption=f"{NAMES[recipe.model]}; means of {len(recipe.seeds)} seeds. Without a chain, half of the answers are "
-        "right.",
+        caption=f"{NAMES[recipe.model]}; means of {len(recipe.seeds)} seeds. Squares: the best stepwise predictor is "
+        "right on next tokens alone; elsewhere it is right half the time.",
     )
 
 

@@ -14,6 +14,7 @@ from nextlens.models.batch import Batch
 from nextlens.models.objectives.next_token import next_token, weighted_mean
 from nextlens.models.objectives.on_policy import OnPolicy, SelfTaught, answers, last_is_right
 from nextlens.models.objectives.policy_gradient import (
+    LEAST_SPREAD,
     PolicyGradient,
     SampledBatch,
     baseline_advantages,
@@ -129,6 +130,9 @@ def test_advantages_of_a_group_sum_to_zero(rewards):
     found = group_advantages(torch.tensor(rewards))
     assert found.sum(1).abs().max() < 1e-3
     assert found.isfinite().all()
+    for group, advantages in zip(np.array(rewards), found.numpy(), strict=True):
+        own = (group - group.mean()) / (group.std(ddof=1) + LEAST_SPREAD)
+        assert advantages == pytest.approx(own, rel=1e-3, abs=1e-3)
     centred = group_advantages(torch.tensor(rewards), spread=False)
     torch.testing.assert_close(centred, torch.tensor(rewards) - torch.tensor(rewards).mean(1, keepdim=True))
 
