@@ -72,11 +72,11 @@ class CostsDisplay:
                 (self.artists_[name],) = ax.plot(
                     *points.T, marker=mark, color=colour, linewidth=0.8, markersize=4, label=name
                 )
-                for at, word in zip(points, self.words.get(name, ()), strict=False):
+                for i, (at, word) in enumerate(zip(points, self.words.get(name, ()), strict=False)):
                     ax.annotate(
                         word,
                         at,
-                        xytext=(3, 3),
+                        xytext=(3, 3) if i % 2 == 0 else (-7, -9),
                         textcoords="offset points",
                         fontsize=style.SMALLEST_TEXT,
                         color=colour,
