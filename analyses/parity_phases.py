@@ -282,9 +282,13 @@ def phases_display(recipe: PhasesRecipe, numbers: Mapping[str, Any]) -> HeatMaps
         xlabel="share of long answers",
         ylabel="bits",
         quantity="greedy accuracy",
-        caption=f"{NAMES[recipe.model]}; means of {len(recipe.seeds)} seeds. Squares: the best stepwise predictor is "
+        caption=f"{NAMES[recipe.model]}; {_seeds(recipe)}. Squares: the best stepwise predictor is "
         "right on next tokens alone; elsewhere it is right half the time.",
     )
+
+
+def _seeds(recipe: PhasesRecipe) -> str:
+    return f"means of {len(recipe.seeds)} seeds" if len(recipe.seeds) > 1 else f"seed {recipe.seeds[0]}"
 
 
 NAMES = {"linear": "The chain of linear models", "transformer": "Transformers"}
@@ -293,7 +297,7 @@ NAMES = {"linear": "The chain of linear models", "transformer": "Transformers"}
 def summary(recipe: PhasesRecipe, numbers: Mapping[str, Any], folder: Path) -> str:
     """What was done, the greedy accuracies before and after, and what to look at."""
     lines = [
-        f"parity, phases: {NAMES[recipe.model].lower()}, {len(recipe.seeds)} seeds; {recipe.steps} steps of "
+        f"parity, phases: {NAMES[recipe.model].lower()}, {_seeds(recipe)}; {recipe.steps} steps of "
         f"{recipe.batch_size}, then {recipe.steps_policy} of GRPO; {numbers['cpu_seconds']:.0f} CPU seconds",
         f"{'share of long answers':36s}" + "".join(f"{share:>7g}" for share in recipe.shares),
         f"{'P(END, first token fits): theory':36s}" + "".join(f"{stop:7.3f}" for stop in numbers["exact"]["stop"]),
