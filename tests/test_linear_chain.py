@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -84,6 +84,7 @@ def test_it_keeps_the_laws_of_a_kernel():
         torch.testing.assert_close(chain.log_probs(Batch.from_tokens(other)), whole[:, :read])
     greedy = complete(chain, tokens[:, :5], task.longest_answer, end=END)
     assert greedy.shape == (30, 5)
+    assert list(zip(*chain.pairs.tolist(), strict=True)) == list(combinations(range(5), 2))
     with pytest.raises(ValueError, match=r"tokens has shape \(1, 11\); prompt and answer have at most 9 tokens"):
         chain.log_probs(Batch.from_tokens([[0] * 12]))
 
