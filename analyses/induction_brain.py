@@ -33,6 +33,8 @@ SHARES = np.array([[1.0, 0.0], [0.999, 0.001], [0.99, 0.01], [0.9, 0.1], [0.5, 0
 #: What stands where the matches stood. All have their number, their weights, and the gap.
 CONTROLS = {"lagged": lagged_matches, "uniform": uniform_matches, "permuted": permuted_matches}
 BASE, MATCHED = "base", "matched"
+#: Only where no moment matched: with short gaps, the beginning of every story, which has a response of its own.
+NO_MATCH = "no match"
 SHARED = ", one penalty"
 
 
@@ -114,10 +116,14 @@ def base_scores(one: Listener) -> xr.Dataset:
 
 
 def recall_scores(one: Listener, matches: Matches, how: Configuration) -> dict[str, xr.Dataset]:
-    """The base with copies of matched moments, and of each control's: banded, and under one penalty for both bands."""
+    """The base with copies of matched moments, and of each control's: banded, and under one penalty for both bands.
+
+    And the base with nothing but the columns that say where there was no match.
+    """
     rng = np.random.default_rng([one.recipe.seed, 6])
     several = {MATCHED: matches, **{name: control(matches, rng) for name, control in CONTROLS.items()}}
     found = {name: banded_scores(one, copy_of(one, some, how)) for name, some in several.items()}
+    found[NO_MATCH] = banded_scores(one, without_a_match(one, matches, how))
     for name in (MATCHED, "lagged"):
         found[name + SHARED] = _shared_scores(one, copy_of(one, several[name], how))
     return found
@@ -130,6 +136,15 @@ def copy_of(one: Listener, matches: Matches, how: Configuration) -> xr.DataArray
         return ZScore().fit_transform(copied(first, matches, one.recipe.delays))
     steps = make_pipeline(ZScore(), Delays(tuple(one.recipe.delays)))
     return steps.fit_transform(followed(one.heard, matches))
+
+
+def without_a_match(one: Listener, matches: Matches, how: Configuration) -> xr.DataArray:
+    """Of :func:`copy_of`, the columns that say where there was nothing to copy, and no copy."""
+    nothing = replace(one, heard=one.heard.isel(feature=slice(0)))
+    if how.value == "response":
+        bare = one.response.isel(target=slice(0)).astype(np.float64)
+        return ZScore().fit_transform(copied(bare, matches, one.recipe.delays))
+    return copy_of(nothing, matches, how)
 
 
 def banded_scores(one: Listener, added: xr.DataArray) -> xr.Dataset:

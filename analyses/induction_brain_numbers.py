@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from nextlens.analyses.encoding import difference
-from nextlens.analyses.induction_brain import BASE, CONTROLS, MATCHED, SHARED, Configuration
+from nextlens.analyses.induction_brain import BASE, CONTROLS, MATCHED, NO_MATCH, SHARED, Configuration
 from nextlens.analyses.induction_brain_recipe import RecallRecipe
 from nextlens.analyses.intervals import interval
 from nextlens.analyses.results_folder import NUMBERS
@@ -24,12 +24,12 @@ PUBLISHED_GAIN = 0.20
 TOP = 0.1
 
 PROTOCOL = (
-    "r: mean over targets of Pearson's r over all tested rows together. Base: word rate and word vectors. Each copy is "
-    "a band of its own that may be left out; controls have as many matches, with the same weights and gap: lagged, the "
-    "same lags dealt anew; uniform, drawn from the admissible past; permuted, those of another story. Differences: "
-    "95 % of blocks of 20 volumes drawn anew inside stories, paired. Primary: the first configuration, fixed in "
-    "advance; the others are exploratory. Planted: what followed the matches, added to the real responses at that "
-    "strength"
+    "r: mean over targets of Pearson's r over all tested rows together. Base: word rate and word vectors. Each "
+    "copy is a band of its own that may be left out; controls have as many matches, with the same weights and "
+    "gap: lagged, the same lags dealt anew; uniform, drawn from the admissible past; permuted, those of another "
+    "story. No match: nothing but where there was none. Differences: 95 % of blocks of 20 volumes drawn anew "
+    "inside stories, paired. Primary: the first configuration, fixed in advance; the others are exploratory. "
+    "Planted: what followed the matches, added to the real responses at that strength"
 )
 
 UNKNOWN = (
@@ -45,7 +45,7 @@ def configuration_numbers(
     """One configuration: scores of the match and its controls, and their differences."""
     kept = (base.state == "kept").values
     everything = {BASE: base, **found}
-    pairs = [(MATCHED, BASE), *((MATCHED, name) for name in CONTROLS), ("lagged", BASE)]
+    pairs = [(MATCHED, BASE), *((MATCHED, name) for name in CONTROLS), ("lagged", BASE), (NO_MATCH, BASE)]
     pairs += [(MATCHED + SHARED, "lagged" + SHARED), (MATCHED + SHARED, BASE)]
     gaps = [{"one": a, "other": b, **difference(everything[a], everything[b], recipe)} for a, b in pairs]
     validated = {name: np.nanmean(one.validation_r2.values, axis=0) for name, one in everything.items()}
@@ -149,7 +149,8 @@ def _subject(name: str, one: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{one['data'].get('name', name)} ({name}): {one['rows_tested']} of {one['rows']} rows tested, base r "
         f"{rows[0]['r'][BASE]:.4f}; verdict on the first line below: {one['verdict']}",
-        f"  {'':{width}s}  matched  lagged  uniform permuted | matched less lagged          less base | rows matched",
+        f"  {'':{width}s}  matched  lagged  uniform permuted no match | matched less lagged          less base | rows "
+        "matched",
     ]
     for row in rows:
         r = row["r"]
@@ -157,7 +158,7 @@ def _subject(name: str, one: Mapping[str, Any]) -> list[str]:
         low, high = gap["interval_95"]
         lines.append(
             f"  {_named(row):{width}s}   "
-            f"{r[MATCHED]:.4f}  {r['lagged']:.4f}   {r['uniform']:.4f}   {r['permuted']:.4f} | "
+            f"{r[MATCHED]:.4f}  {r['lagged']:.4f}   {r['uniform']:.4f}   {r['permuted']:.4f}   {r[NO_MATCH]:.4f} | "
             f"{gap['difference']:+.4f} [{low:+.4f}, {high:+.4f}] {over['difference']:+.4f} | "
             f"{row['share_of_rows_matched']:.2f}"
         )

@@ -24,6 +24,7 @@ from nextlens.analyses.induction_brain import (
     listener,
     moments,
     refuse_too_short,
+    without_a_match,
     words_of,
 )
 from nextlens.analyses.induction_brain_matches import FEATURE, Distilled, Matching, distilled, last_words, rarity
@@ -54,9 +55,21 @@ def test_planted_recall_is_recovered_and_nothing_else_is(finished):
         assert abs(row["planted"][kind]) < 0.03
     assert abs(row["planted"]["absent"]) < 0.12
     assert gap_between(row, MATCHED, "lagged")["interval_95"][0] > 0.05
-    for control in ("lagged", "uniform", "permuted"):
+    for control in ("lagged", "uniform", "permuted", "no match"):
         assert abs(row["r"][control] - row["r"][BASE]) < 0.05
     assert row["targets_using_it"][MATCHED] > 0.2
+
+
+@pytest.mark.parametrize("value", ["response", "stimulus"])
+def test_where_nothing_matched_is_what_a_copy_has_beside_what_it_copies(one, value):
+    matches = Matching(one.subject, one.recipe, None, {}).of("embedding", 8)
+    how = Configuration("embedding", value, 8)
+    whole, bare = copy_of(one, matches, how), without_a_match(one, matches, how)
+    assert bare.shape == (len(one.response), 4)
+    same = np.abs(whole.values[:, :, None] - bare.values[:, None]).max(0) < 1e-5
+    assert same.sum(0).tolist() == [1, 1, 1, 1]
+    volume = one.response.volume.values
+    assert (bare.values[(volume >= 1) & (volume < 8), 0] > 0).all()
 
 
 def test_a_run_says_what_would_have_been_seen_and_where_it_helped(finished):
