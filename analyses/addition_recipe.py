@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.tasks.addition import Addition
 from nextlens.models.transformer import TransformerConfig
@@ -112,15 +112,4 @@ class AdditionRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens addition"]
-        for field in fields(self):
-            value, option = getattr(self, field.name), field.name.replace("_", "-")
-            if value == field.default:
-                continue
-            if isinstance(value, bool):
-                words.append(f"--{'' if value else 'no-'}{option}")
-            elif isinstance(value, tuple):
-                words.append(f"--{option} {','.join(map(str, value))}{',' * (len(value) == 1)}")
-            else:
-                words.append(f"--{option} {value}")
-        return " ".join(words)
+        return repeating("nextlens addition", self, AdditionRecipe)

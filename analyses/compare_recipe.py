@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from nextlens.analyses.compare_kernels import refuse_unknown
 from nextlens.analyses.language_recipe import kind_of
 from nextlens.analyses.model_training import Source, Training
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.models.arguments import at_least
 from nextlens.models.processes import Process, process_by_name
 from nextlens.models.transformer import TransformerConfig
@@ -124,16 +124,5 @@ class CompareRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens compare", *map(shlex.quote, self.kernels)]
-        for one in fields(self)[1:]:
-            value = getattr(self, one.name)
-            if value == one.default:
-                continue
-            if one.name == "maps":
-                words += [f"--map {shlex.quote(name)}" for name in value]
-            elif isinstance(value, tuple):
-                trailing = "," if one.name == "seeds" and len(value) == 1 else ""
-                words.append(f"--{one.name} {','.join(map(str, value))}{trailing}")
-            else:
-                words.append(f"--{one.name.replace('_', '-')} {shlex.quote(str(value))}")
-        return " ".join(words)
+        command = " ".join(["nextlens compare", *map(shlex.quote, self.kernels)])
+        return repeating(command, self, CompareRecipe, without=("kernels",), repeated={"maps": "map"})

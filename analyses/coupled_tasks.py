@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from nextlens.analyses.addition_lengths import right_tokens
 from nextlens.analyses.displays import style
 from nextlens.analyses.displays.curves import CurvesDisplay
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.tasks.addition import Addition
@@ -168,14 +168,7 @@ class CoupledTasksRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens coupled-tasks"]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                several = isinstance(value, tuple)
-                text = ",".join(map(str, value)) + "," * (len(value) == 1) if several else str(value)
-                words.append(f"--{field.name.replace('_', '-')} {f'{text!r}' if ' ' in text else text}")
-        return " ".join(words)
+        return repeating("nextlens coupled-tasks", self, CoupledTasksRecipe)
 
 
 @dataclass(frozen=True)

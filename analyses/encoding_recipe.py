@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.models.arguments import at_least, one_of
 from nextlens.probes.encoding import NULLS
 
@@ -152,15 +151,4 @@ class EncodingRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens encode"]
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value == one.default:
-                continue
-            option = f"--{one.name.replace('_', '-')}"
-            if value is True:
-                words.append(option)
-            else:
-                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-                words.append(f"{option} {shlex.quote(text)}")
-        return " ".join(words)
+        return repeating("nextlens encode", self, EncodingRecipe)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from nextlens.analyses.encoding_recipe import EncodingRecipe
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.models.arguments import at_least, one_of
 
 #: Matchers of moments, those that need a language model last.
@@ -128,11 +127,4 @@ class RecallRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens recall"]
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value != one.default:
-                option = f"--{one.name.replace('_', '-')}"
-                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-                words.append(option if value is True else f"{option} {shlex.quote(text)}")
-        return " ".join(words)
+        return repeating("nextlens recall", self, RecallRecipe)

@@ -114,7 +114,7 @@ class InductionRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        return repeating("nextlens induction", self, InductionRecipe())
+        return repeating("nextlens induction", self, InductionRecipe)
 
 
 class InductionSeed(NamedTuple):

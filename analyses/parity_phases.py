@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from nextlens.analyses.displays import style
 from nextlens.analyses.displays.heat_maps import HeatMapsDisplay
 from nextlens.analyses.parity_recipe import ParityRecipe
 from nextlens.analyses.parity_reinforcement import measured
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
 from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.batch import Batch
@@ -97,14 +97,7 @@ class PhasesRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens parity-phases"]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                several = isinstance(value, tuple)
-                text = ",".join(map(str, value)) + "," * (len(value) == 1) if several else str(value)
-                words.append(f"--{field.name.replace('_', '-')} {text}")
-        return " ".join(words)
+        return repeating("nextlens parity-phases", self, PhasesRecipe)
 
 
 @dataclass(frozen=True)

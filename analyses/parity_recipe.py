@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.objectives.on_policy import Reward, chain_is_right, last_is_right
 from nextlens.models.tasks.parity import Parity
@@ -120,11 +120,4 @@ class ParityRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens parity"]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                several = isinstance(value, tuple)
-                text = ",".join(map(str, value)) + "," * (len(value) == 1) if several else str(value)
-                words.append(f"--{field.name.replace('_', '-')} {text}")
-        return " ".join(words)
+        return repeating("nextlens parity", self, ParityRecipe)

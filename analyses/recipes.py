@@ -29,7 +29,9 @@ def repeating(
     ----------
     command : str
         Program and command, with whatever it needs to be told first.
-    recipe, usual : dataclass
+    recipe : dataclass
+    usual : dataclass
+        Or the class of the recipe, whose defaults it then is.
     without : collection of str
         Fields that ``command`` says.
     repeated : mapping of str to str

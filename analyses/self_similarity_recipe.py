@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from nextlens.analyses.language_recipe import kind_of
 from nextlens.analyses.model_training import Training
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.analyses.self_similarity_sources import MADE_HERE
 from nextlens.models.arguments import at_least
 from nextlens.models.processes import Process, process_by_name
@@ -142,16 +142,5 @@ class SelfSimilarityRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens fractal", *map(shlex.quote, self.texts)]
-        for one in fields(self)[1:]:
-            value = getattr(self, one.name)
-            if value == one.default:
-                continue
-            if one.name == "models":
-                words += [f"--model {shlex.quote(name)}" for name in value]
-            elif isinstance(value, tuple):
-                trailing = "," if one.name == "seeds" and len(value) == 1 else ""
-                words.append(f"--{one.name} {','.join(map(str, value))}{trailing}")
-            else:
-                words.append(f"--{one.name.replace('_', '-')} {shlex.quote(str(value))}")
-        return " ".join(words)
+        command = " ".join(["nextlens fractal", *map(shlex.quote, self.texts)])
+        return repeating(command, self, SelfSimilarityRecipe, without=("texts",), repeated={"models": "model"})
