@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from nextlens.analyses.next_latent import kl_to_exact, latent_geometry
 from nextlens.analyses.objectives_training import OBJECTIVES, Lesson, lesson_steps
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.processes import Process
 from nextlens.models.processes.zoo import process_by_name
@@ -126,19 +125,7 @@ class ObjectivesRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens objectives hmm"]
-        usual = ObjectivesRecipe()
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value != getattr(usual, one.name) and one.name not in ("seeds", "parameters", "objectives"):
-                words.append(f"--{one.name.replace('_', '-')} {value}")
-        if dict(self.parameters) != dict(usual.parameters):
-            words += [f"--set {name}={float(value)!r}" for name, value in self.parameters.items()]
-        if self.objectives != usual.objectives:
-            words.append(f"--objectives {shlex.quote(','.join(self.objectives))}")
-        if self.seeds != usual.seeds:
-            words.append(f"--seeds {','.join(map(str, self.seeds))}{',' * (len(self.seeds) == 1)}")
-        return " ".join(words)
+        return repeating("nextlens objectives hmm", self, ObjectivesRecipe())
 
 
 def train_and_follow(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, ClassVar
 from nextlens.analyses.intervals import interval
 from nextlens.analyses.model_training import progress_bar, steps_done
 from nextlens.analyses.objectives_training import OBJECTIVES, Lesson, lesson_steps
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, one_of
@@ -121,17 +120,7 @@ class TableRecipe(WrittenRecipe, ABC):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words, usual = [f"nextlens objectives {self.verb}"], type(self)()
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value == getattr(usual, one.name):
-                continue
-            if one.name == "seeds":
-                value = f"{','.join(map(str, value))}{',' * (len(value) == 1)}"
-            elif one.name == "objectives":
-                value = shlex.quote(",".join(value))
-            words.append(f"--{one.name.replace('_', '-')} {value}")
-        return " ".join(words)
+        return repeating(f"nextlens objectives {self.verb}", self, type(self)())
 
 
 def run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from nextlens.analyses.objectives_training import OBJECTIVES, Lesson, lesson_steps
-from nextlens.analyses.recipes import WrittenRecipe
+from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.analyses.star_graph import PROBED, SWAPPED, answered, plan_by_block, swapped_plan
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, between, one_of
@@ -127,15 +127,8 @@ class StarGraphRecipe(WrittenRecipe):
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        words = ["nextlens objectives star-graph", f"--objective {shlex.quote(self.objective)}"]
-        usual = StarGraphRecipe.of(self.objective)
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value != getattr(usual, one.name) and one.name != "seeds":
-                words.append(f"--{one.name.replace('_', '-')} {value}")
-        if self.seeds != usual.seeds:
-            words.append(f"--seeds {','.join(map(str, self.seeds))}{',' * (len(self.seeds) == 1)}")
-        return " ".join(words)
+        command = f"nextlens objectives star-graph --objective {shlex.quote(self.objective)}"
+        return repeating(command, self, StarGraphRecipe.of(self.objective), without=("objective",))
 
 
 class StarGraphSeed(NamedTuple):
