@@ -51,12 +51,12 @@ def said(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[in
 
 
 def wait_for(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None:
-    """Until ``condition`` holds; the process must not have ended before."""
+    """Until ``condition`` holds; the process, which leads a group, must not have ended before."""
     until = time.monotonic() + 240
     while not condition():
         assert running.poll() is None, running.communicate()
         if time.monotonic() > until:
-            running.kill()
+            os.killpg(running.pid, signal.SIGKILL)
             pytest.fail("what was waited for did not come in 240 s")
         time.sleep(0.02)
 
@@ -204,7 +204,9 @@ def test_json_on_standard_output_has_the_promised_keys(uninterrupted):
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on_as_if_it_had_not_been(uninterrupted, tmp_path, capsys):
     folder = tmp_path / "my results"
     command = [sys.executable, "-c", ALWAYS_SAVING, *SMALL, "--out", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
         wait_for(lambda: (folder / "seed-0" / "checkpoint.safetensors").exists(), running)
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=120)
