@@ -22,7 +22,7 @@ def repeating(
 ) -> str:
     """The command line of a recipe: ``command``, and an option for every field in which it differs from ``usual``.
 
-    Several values have commas between; a number alone has one behind it, since alone it may be a count. True and False
+    Several values have commas between; a whole number alone has one behind it, since it may be a count. True and False
     are a flag and its ``no-``; a mapping is ``--set``.
 
     Parameters
@@ -56,7 +56,7 @@ def repeating(
 def _text(value: object) -> str:
     if not isinstance(value, tuple):
         return str(value)
-    alone = len(value) == 1 and isinstance(value[0], int | float)
+    alone = len(value) == 1 and isinstance(value[0], int)
     return ",".join(map(str, value)) + "," * alone or "none"
 
 

@@ -189,7 +189,7 @@ def test_wrong_recipes_are_refused(changes, said):
 
 def test_a_recipe_says_its_command_and_the_command_line_refuses_in_one_sentence(tmp_path):
     assert ParityRecipe().command == "nextlens parity"
-    assert replace(ParityRecipe(), sweep=(0.4,), seeds=(3,)).command == "nextlens parity --sweep 0.4, --seeds 3,"
+    assert replace(ParityRecipe(), sweep=(0.4,), seeds=(3,)).command == "nextlens parity --sweep 0.4 --seeds 3,"
     asked = CliRunner().invoke(nextlens, ["parity", "--p-chain", "2", "--out", str(tmp_path / "x")])
     assert isinstance(asked.exception, ValueError)
     assert str(asked.exception) == "p_chain=2.0 must lie between 0 and 1"
