@@ -46,6 +46,9 @@ def scoring(least: str, largest: str, alphas: int, folds: int) -> Any:
     """How scores are made; the verbs differ in what is usual."""
     return options(
         click.option("--delays", metavar="N,...", help="Volumes.  [default: 1,2,3,4]"),
+        click.option(
+            "--onset", type=int, help="First volumes of a story with a column each, in every model.  [default: 0]"
+        ),
         click.option("--least-alpha", type=float, help=f"The least penalty tried.  [default: {least}]"),
         click.option("--largest-alpha", type=float, help=f"The largest.  [default: {largest}]"),
         click.option("--alphas", type=int, help=f"How many.  [default: {alphas}]"),

@@ -55,6 +55,9 @@ class EncodingRecipe(WrittenRecipe):
         To which the states of a site are reduced, on training rows.
     delays : tuple of int, default=(1, 2, 3, 4)
         Volumes.
+    onset : int, default=0
+        The first so many volumes of every story have a column each, beside word rate and so in every model: the
+        beginning of a story has a response of its own, which whatever marks it would be credited with.
     resampling : {"sum", "lanczos"}
         "lanczos" needs onsets.
     detrend : {"auto", "run", "folds", "none"}
@@ -94,6 +97,7 @@ class EncodingRecipe(WrittenRecipe):
     stride: int = 384
     components: int = 128
     delays: tuple[int, ...] = (1, 2, 3, 4)
+    onset: int = 0
     resampling: str = "sum"
     detrend: str = "auto"
     least_alpha: float = 1.0
@@ -119,7 +123,7 @@ class EncodingRecipe(WrittenRecipe):
         for space in self.spaces:
             one_of("spaces", space, SPACES)
         least = {"stories": 0, "length": 2, "stride": 1, "components": 1, "alphas": 1, "folds": 2, "blocks": 2}
-        for name, minimum in {**least, "gap": 0, "candidates": 0, "draws": 1, "seed": 0}.items():
+        for name, minimum in {**least, "onset": 0, "gap": 0, "candidates": 0, "draws": 1, "seed": 0}.items():
             at_least(name, getattr(self, name), minimum)
         if not 0 < self.least_alpha <= self.largest_alpha < np.inf:
             raise ValueError(

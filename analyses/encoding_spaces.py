@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from nextlens.analyses.encoding_data import Subject
 from nextlens.analyses.encoding_recipe import INFORMATION, VECTORS, EncodingRecipe
 from nextlens.probes.hemodynamics import Delays, ZScore
+from nextlens.probes.story_rows import columns_like, rows_of_stories
 from nextlens.probes.word_vectors import shuffled_vectors, word_rate
 from nextlens.probes.words_to_volumes import Lanczos, MeanOfWords, SumOfWords, beside
 
@@ -136,7 +137,28 @@ def spaces_of(subject: Subject, recipe: EncodingRecipe, reader: Reader | None) -
             facts[f"words without {name}"] = features[name].attrs["n_unknown"]
             features[name] = features[name].assign_coords(band=("feature", [name] * features[name].shape[1]))
     plain = {name: delayed(subject, one, recipe) for name, one in features.items()}
+    if recipe.onset:
+        plain[RATE] = beside([plain[RATE], beginnings(plain[RATE], recipe.onset)])
     return Spaces(plain, subject, recipe, recorded, () if reader is None else reader.sites, facts)
+
+
+def beginnings(rows: xr.DataArray, volumes: int) -> xr.DataArray:
+    """A column for each of the first ``volumes`` volumes of a story, 1 there and 0 elsewhere, z-scored by story.
+
+    They take up the mean response to the beginning of a story, whatever its shape, and nothing else.
+
+    Parameters
+    ----------
+    rows : DataArray
+        Whose rows, labelled by story and volume, are meant.
+    volumes : int
+    """
+    values = np.zeros((rows.sizes["row"], volumes), dtype=np.float32)
+    for _, at in rows_of_stories(rows):
+        first = at[:volumes]
+        values[first, np.arange(len(first))] = 1.0
+    along = {"delay": np.zeros(volumes, dtype=int), "source": np.arange(volumes), "band": np.repeat(RATE, volumes)}
+    return ZScore().fit_transform(columns_like(rows, values, **{name: ("feature", one) for name, one in along.items()}))
 
 
 def delayed(subject: Subject, features: xr.DataArray, recipe: Any, *, mean: bool = False) -> xr.DataArray:

@@ -28,7 +28,7 @@ class RecallRecipe(WrittenRecipe):
 
     Parameters
     ----------
-    data, folder, subjects, stories, shared, tested, checkpoint, length, stride
+    data, folder, subjects, stories, shared, tested, checkpoint, length, stride, onset
         As of :class:`~nextlens.analyses.encoding_recipe.EncodingRecipe`.
     matchers : tuple of {"momentary", "exact", "embedding", "states", "distilled"}
         If empty, "exact", "embedding" and "momentary"; with a checkpoint "distilled" before and "states" after them.
@@ -79,6 +79,7 @@ class RecallRecipe(WrittenRecipe):
     distillation: int = 60
     copied: int = 50
     delays: tuple[int, ...] = (1, 2, 3, 4)
+    onset: int = 0
     least_alpha: float = 10.0
     largest_alpha: float = 1e6
     alphas: int = 6

@@ -19,7 +19,7 @@ from nextlens.analyses.encoding_numbers import summary
 from nextlens.analyses.encoding_recipe import EncodingRecipe
 from nextlens.analyses.encoding_result import SCORES, EncodingResult
 from nextlens.analyses.encoding_run import run
-from nextlens.analyses.encoding_spaces import Reader, Spaces, spaces_of
+from nextlens.analyses.encoding_spaces import Reader, Spaces, beginnings, spaces_of
 from nextlens.analyses.induction_brain_recipe import RecallRecipe
 from nextlens.analyses.induction_brain_run import run as recall
 from nextlens.analyses.results_folder import NUMBERS
@@ -28,6 +28,7 @@ from nextlens.models.transformer_config import TransformerConfig
 from nextlens.models.vocabulary import Bytes
 from nextlens.probes.noise_ceilings import noise_ceiling
 from nextlens.probes.responses.lebel2023 import load_repeats
+from nextlens.probes.story_rows import rows_of_stories
 from nextlens.probes.word_vectors import WordVectors
 
 SMALL = {"subjects": ("0",), "draws": 60, "alphas": 6, "candidates": 2, "folds": 3}
@@ -193,6 +194,30 @@ def test_dead_and_broken_targets_of_arrays_are_counted_and_scored_as_nothing(tmp
     found = EncodingResult.open(tmp_path / "out").scores["arrays"]["vectors"]
     assert np.isnan(found.r.values[1:3]).all()
     assert "2 left out" in summary(recipe, numbers, tmp_path)
+
+
+def test_the_beginning_of_a_story_has_a_response_that_only_onset_columns_take_up(tmp_path, few_vectors):
+    rng = np.random.default_rng(2)
+    profile = np.zeros((50, 5))
+    profile[:8] = 3.0 * rng.standard_normal((8, 5))
+    response = np.tile(profile, (4, 1)) + 0.3 * rng.standard_normal((200, 5))
+    path = arrays(tmp_path / "a.npz", response=response.astype(np.float32))
+    recipe = EncodingRecipe(data="arrays", folder=str(path), draws=20, alphas=4, folds=2)
+    (subject,) = subjects_of(recipe)
+    r = {
+        onset: [
+            float(scored(subject, spaces_of(subject, asked, None).of(*of), asked).r.mean()) for of in ((), ("vectors",))
+        ]
+        for onset, asked in ((onset, replace(recipe, onset=onset)) for onset in (0, 8))
+    }
+    assert max(r[0]) < 0.6  # word rate knows a little of it: what came before the first volume is 0
+    assert min(r[8]) > 0.9
+    columns = beginnings(subject.heard.response, 3)
+    assert columns.shape == (200, 3)
+    for _, rows in rows_of_stories(columns):
+        part = columns.values[rows]
+        np.testing.assert_array_equal(part.argmax(0), [0, 1, 2])
+        np.testing.assert_allclose([part.mean(0), part.std(0)], [[0] * 3, [1] * 3], atol=1e-5)
 
 
 @pytest.mark.parametrize(
