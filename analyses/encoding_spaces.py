@@ -158,7 +158,9 @@ def beginnings(rows: xr.DataArray, volumes: int) -> xr.DataArray:
         first = at[:volumes]
         values[first, np.arange(len(first))] = 1.0
     along = {"delay": np.zeros(volumes, dtype=int), "source": np.arange(volumes), "band": np.repeat(RATE, volumes)}
-    return ZScore().fit_transform(columns_like(rows, values, **{name: ("feature", one) for name, one in along.items()}))
+    return ZScore().fit_transform(
+        columns_like(rows, values, **{name: (rows.dims[1], one) for name, one in along.items()})
+    )
 
 
 def delayed(subject: Subject, features: xr.DataArray, recipe: Any, *, mean: bool = False) -> xr.DataArray:
