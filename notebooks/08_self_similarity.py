@@ -64,8 +64,8 @@ print("autocorrelation of z - h:", found.white.autocorrelation[:3].round(3), "±
 found.data[["value", "shuffled", "phases"]].sel(series="z").to_pandas().round(3)
 
 # %% [markdown]
-# Every exponent has the same of shuffles beside it, and of twins that share its spectrum: what these read, no memory
-# is needed for. The points behind the numbers:
+# Every exponent has the same of shuffles beside it: what these read, no memory is needed for. Twins keep the spectrum,
+# and with it all linear memory: what differs from them is not linear. The points behind the numbers:
 
 # %%
 names = {"z": "surprisal z", "h": "entropy h", "m": "z - h"}
