@@ -189,7 +189,10 @@ def _bids(recipe: EncodingRecipe) -> Iterator[Subject]:
     for name in recipe.subjects:
         heard = load_bids(recipe.folder, masker, subject=name, task=recipe.task, space=recipe.space or None)
         subject = _of_stories(recipe, name, heard, [], glove())
-        yield _changed(subject, ceiling=_no_ceiling(recipe, "runs were heard once"), cortex="volume", masker=masker)
+        space = heard.facts["space"]
+        elsewhere = f"images of space {space!r}; those of MNI can be drawn" if space else "images that name no space"
+        cortex = "volume" if space.startswith("MNI") else elsewhere
+        yield _changed(subject, ceiling=_no_ceiling(recipe, "runs were heard once"), cortex=cortex, masker=masker)
 
 
 def _arrays(recipe: EncodingRecipe) -> Iterator[Subject]:
@@ -231,13 +234,14 @@ def _of_stories(
             HeldOutStories(tested),
             BlocksOfStory(4, gap=recipe.gap) if alone else min(recipe.folds, len(trained)),
         )
-    response, treated = heard.response, None
-    if recipe.detrend in ("run", "folds"):
+    response, steps = heard.response, None
+    if recipe.detrend in ("run", "folds") or (recipe.detrend, recipe.data) == ("auto", "bids"):
         steps = make_pipeline(PolynomialDetrend(float(heard.facts.get("tr", _tr(heard)))), ZScore())
-        if recipe.detrend == "run":
-            response = steps.fit_transform(response)
-        else:
-            treated = steps
+    if (recipe.detrend, recipe.data) == ("auto", "arrays"):
+        steps = ZScore()
+    treated = None if recipe.detrend == "run" else steps
+    if recipe.detrend == "run":
+        response = steps.fit_transform(response)
     return Subject(
         name, Listening(response, heard.words, heard.facts), cv, inner, vectors, "none was asked for", treated
     )

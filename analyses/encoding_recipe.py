@@ -62,6 +62,7 @@ class EncodingRecipe(WrittenRecipe):
         "lanczos" needs onsets.
     detrend : {"auto", "run", "folds", "none"}
         Polynomials out of each whole run; or out of training rows and tested rows apart. "auto" is "run" for Alice,
+        "folds" for BIDS, for arrays z-scores of each story in training rows and tested rows apart,
         else "none".
     least_alpha, largest_alpha, alphas : float, float, int
         The penalties tried, evenly in the logarithm, in scikit-learn's convention.

@@ -155,7 +155,7 @@ def encode(
     found = predict(X, Y.isel(target=kept), splits, model=model, response=response, partition=partition)
     scores = _scores(found, draw, draws, rng)
     tested = np.sort(np.concatenate([test for _, test in splits]))
-    control = _control(X, found, splits, tested, widths)
+    control = _control(X, Y.isel(target=kept), response, found, splits, tested, widths)
     scores |= {"control_r": (("width", "target"), control)}
     for name, by_fold in (("alpha", found.alpha), ("validation_r2", found.validation)):
         if by_fold is not None:
@@ -195,21 +195,21 @@ def predict(
         raise ValueError(
             f"row {int(times.argmax())} is tested {int(times.max())} times; one prediction a row can be scored"
         )
-    guess, truth = np.zeros(Y.shape), np.zeros(Y.shape)
-    fold, alphas, validation, parts = np.zeros(len(X), dtype=np.int64), [], [], {}
+    tested = np.flatnonzero(times)
+    guess, truth = (np.zeros((len(tested), Y.shape[1])) for _ in range(2))
+    fold, alphas, validation, parts = np.zeros(len(tested), dtype=np.int64), [], [], {}
     for number, (train, test) in enumerate(splits):
         fitted = _fitted(model, X[train], _treated(Y[train], response))
-        guess[test] = np.asarray(fitted.predict(X[test])).reshape(len(test), -1)
-        truth[test] = _treated(Y[test], response).values
-        fold[test] = number
+        at = np.searchsorted(tested, test)
+        guess[at] = np.asarray(fitted.predict(X[test])).reshape(len(test), -1)
+        truth[at] = _treated(Y[test], response).values
+        fold[at] = number
         alphas.append(_told(fitted, ALPHAS, Y.shape[1]))
         validation.append(_told(fitted, VALIDATION, Y.shape[1]))
         for name, part in (_parts_of(fitted, X[test]) if partition else {}).items():
-            parts.setdefault(name, np.zeros(Y.shape))[test] = part.reshape(len(test), -1)
-    tested = np.flatnonzero(times)
+            parts.setdefault(name, np.zeros_like(guess))[at] = part.reshape(len(test), -1)
     by_fold = [None if any(one is None for one in told) else np.array(told) for told in (alphas, validation)]
-    parts = {name: part[tested] for name, part in parts.items()}
-    return Predicted(truth[tested], guess[tested], row_labels(X)[tested], fold[tested], *by_fold, parts)
+    return Predicted(truth, guess, row_labels(X)[tested], fold, *by_fold, parts)
 
 
 def null_of(found: Predicted, rng: np.random.Generator, *, null: str = "rolling", draws: int = DRAWS) -> Null:
@@ -259,16 +259,23 @@ def _scores(found: Predicted, draw: Any, draws: int, rng: np.random.Generator) -
 
 
 def _control(
-    X: xr.DataArray, found: Predicted, splits: Iterable[Split], tested: np.ndarray, widths: Sequence[float]
+    X: xr.DataArray,
+    Y: xr.DataArray,
+    response: BaseEstimator | None,
+    found: Predicted,
+    splits: Iterable[Split],
+    tested: np.ndarray,
+    widths: Sequence[float],
 ) -> Float[np.ndarray, "width target"]:
-    """What time alone scores, through the same splits; 0 by construction where no story is split."""
+    """What time alone scores, through the same splits; 0 by construction where no story is split.
+
+    Rows that are tested count as they were when tested, all others as ``Y`` has them.
+    """
     if not splits_stories(splits, X):
         return np.zeros((len(widths), found.truth.shape[1]))
-    whole = np.zeros((len(X), found.truth.shape[1]))
+    whole = _treated(Y, response).values.astype(np.float64)
     whole[tested] = found.truth
-    said = time_only(
-        row_labels(X), whole, [(np.intersect1d(train, tested), test) for train, test in splits], widths=widths
-    )
+    said = time_only(row_labels(X), whole, splits, widths=widths)
     return np.array([correlations(found.truth, one[tested]) for one in said.values])
 
 

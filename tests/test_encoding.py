@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from sklearn.linear_model import Ridge
 from sklearn.linear_model import RidgeCV as LeaveOneOut
-from sklearn.model_selection import GroupKFold, KFold
+from sklearn.model_selection import GroupKFold, KFold, TimeSeriesSplit
 from sklearn.pipeline import make_pipeline
 
 from nextlens.probes.encoding import described, encode, null_of, predict
@@ -230,6 +230,19 @@ def test_of_a_story_held_out_time_says_nothing():
     assert time_only(X, Y.values, list(StoryFolds(2).split(X))) is None
     said = time_only_prediction(X, Y.values, np.arange(120), np.arange(180, 240), 4.0)
     np.testing.assert_allclose(said, np.tile(Y.values[:120].mean(0), (60, 1)))
+
+
+def test_time_alone_learns_from_rows_that_are_never_tested():
+    """Where only later rows are tested, as forecasts are, no training row of the first fold is a tested one."""
+    X, Y = drawn(lengths=(200,))
+    cv = TimeSeriesSplit(3, gap=6)
+    control = encoded(X, Y, cv=cv).control_r
+    assert np.isfinite(control.values).all()
+    splits = list(cv.split(X))
+    tested = np.concatenate([test for _, test in splits])
+    said = time_only(X, Y.values, splits)
+    expected = [correlations(Y.values[tested], one) for one in said.values[:, tested]]
+    np.testing.assert_allclose(control.transpose("width", "target"), expected, atol=1e-12)
 
 
 def test_drifts_are_removed_inside_the_folds():

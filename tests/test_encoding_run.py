@@ -350,7 +350,7 @@ def test_only_warnings_about_penalties_are_counted():
     assert [str(one.message) for one in others] == ["other"]
 
 
-def images(folder, volumes=48):
+def images(folder, volumes=48, space="_space-MNI152NLin6Asym"):
     """Three runs of four by four by three voxels, with a word every other second, and a mask of seven."""
     nibabel = pytest.importorskip("nibabel", reason="BIDS folders need nilearn: pip install 'nextlens[brain]'")
     rng = np.random.default_rng(0)
@@ -363,7 +363,7 @@ def images(folder, volumes=48):
         image.header.set_zooms((30, 30, 30, 2.0))
         image.header.set_xyzt_units("mm", "sec")
         stem = function / f"sub-01_task-story_run-{number}"
-        nibabel.save(image, f"{stem}_bold.nii.gz")
+        nibabel.save(image, f"{stem}{space}_bold.nii.gz")
         said = [
             f"{2 * i + 0.5}\t0.2\t{rng.choice(['one', 'two', 'three'])}" for i in range(volumes) if rng.random() < 0.7
         ]
@@ -391,6 +391,18 @@ def test_a_bids_folder_goes_from_images_to_scores_on_a_cortex(tmp_path, few_vect
         "cortex-01-flat.png",
         "cortex-01-lateral.png",
     }
+    (subject,) = subjects_of(EncodingRecipe(**given))
+    assert subject.response is not None  # runs have levels of their own
+
+
+def test_images_of_another_space_than_mni_are_not_drawn_on_its_cortex(tmp_path, few_vectors):
+    for space, said in (("", "images that name no space"), ("_space-T1w", "images of space 'T1w'")):
+        folder = tmp_path / f"bids{space}"
+        mask = images(folder, space=space)
+        (subject,) = subjects_of(
+            EncodingRecipe(data="bids", folder=str(folder), subjects=("01",), task="story", mask=mask)
+        )
+        assert subject.cortex.startswith(said)
 
 
 @pytest.fixture

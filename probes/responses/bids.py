@@ -95,7 +95,9 @@ def load_bids(
         },
     )
     words = xr.concat([_words(table, run, word_column, tr) for run, table in tables.items()], "word")
-    return Listening(response, words, {"name": f"sub-{subject}, task-{task}", "origin": "a BIDS folder", "tr": str(tr)})
+    found = "+".join(sorted({_entities(image).get("space", "") for image in images.values()}))
+    facts = {"name": f"sub-{subject}, task-{task}", "origin": "a BIDS folder", "tr": str(tr), "space": found}
+    return Listening(response, words, facts)
 
 
 def _fitted(masker: Any, first: Path) -> Any:
