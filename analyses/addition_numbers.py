@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from nextlens.analyses.addition_lengths import generalisable_length
 from nextlens.analyses.addition_recipe import COUPLED, KINDS, AdditionRecipe
 from nextlens.analyses.addition_training import REACH, AdditionModel, Insides
 from nextlens.analyses.intervals import interval
-from nextlens.analyses.results_folder import NUMBERS
+from nextlens.analyses.results_folder import NUMBERS, versions
 
 #: Results by kind of model and seed.
 Results = Mapping[tuple[str, int], AdditionModel]
@@ -51,10 +49,7 @@ def sum_up(recipe: AdditionRecipe, results: Results) -> dict[str, Any]:
         "cpu_seconds": {f"{kind}, seed {seed}": round(one.cpu_seconds, 1) for (kind, seed), one in results.items()},
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy", "transformer-lens")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy", "transformer-lens"),
     }
 
 

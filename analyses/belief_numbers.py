@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +15,7 @@ from nextlens.analyses.belief_training import BeliefRecipe
 from nextlens.analyses.emergence import Moment
 from nextlens.analyses.intervals import interval
 from nextlens.analyses.prefix_rows import Prefixes
-from nextlens.analyses.results_folder import NUMBERS
+from nextlens.analyses.results_folder import NUMBERS, versions
 
 #: In-sample mean squared errors at the last block, published by Shai et al. 2024 (arXiv:2405.15943,
 #: authors' notebook for Mess3; figure 7E, read off, for RRXOR).
@@ -112,10 +110,7 @@ def sum_up(recipe: BeliefRecipe, results: Mapping[int, SeedResult]) -> dict[str,
         "cpu_seconds_of_training": {str(seed): round(one.cpu_seconds, 1) for seed, one in results.items()},
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy", "transformer-lens")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy", "transformer-lens"),
     }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 from nextlens.analyses.compare_recipe import CompareRecipe
 from nextlens.analyses.formulation import FLOOR
 from nextlens.analyses.intervals import interval
-from nextlens.analyses.results_folder import NUMBERS
+from nextlens.analyses.results_folder import NUMBERS, versions
 
 PROTOCOL = {
     "loss, excess, divergence, variation": "nats a token, means over positions and sequences; divergence is KL(truth‖"
@@ -59,10 +57,7 @@ def sum_up(recipe: CompareRecipe, found: Mapping[int, Mapping[str, Any]]) -> dic
         },
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy", "scipy")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy", "scipy"),
     }
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from nextlens.analyses.addition_lengths import right_tokens
 from nextlens.analyses.displays import style
 from nextlens.analyses.displays.curves import CurvesDisplay
 from nextlens.analyses.recipes import WrittenRecipe, repeating
-from nextlens.analyses.results_folder import NUMBERS, begin, write_json
+from nextlens.analyses.results_folder import NUMBERS, begin, versions, write_json
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.tasks.addition import Addition
 from nextlens.models.tasks.copying import Copying
@@ -290,10 +288,7 @@ def sum_up(recipe: CoupledTasksRecipe, results: Mapping[tuple[str, str, int], Le
         "seeds": list(recipe.seeds),
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy"),
     }
 
 

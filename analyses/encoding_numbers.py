@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from nextlens.analyses.encoding_recipe import EncodingRecipe
 from nextlens.analyses.encoding_result import SCORES
 from nextlens.analyses.encoding_spaces import Spaces
 from nextlens.analyses.intervals import interval
+from nextlens.analyses.results_folder import versions
 
 #: Targets that are listed one by one, at most.
 FEW = 12
@@ -128,8 +127,7 @@ def sum_up(recipe: EncodingRecipe, subjects: Mapping[str, Any], seconds: Mapping
         "subjects": dict(subjects),
         "over_subjects": several,
         "seconds": dict(seconds),
-        "versions": {name: version(name) for name in ("nextlens", "numpy", "scipy", "scikit-learn", "xarray")}
-        | {"python": platform.python_version()},
+        "versions": versions("numpy", "scipy", "scikit-learn", "xarray"),
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
     }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +22,7 @@ from nextlens.analyses.factored_prefixes import (
 from nextlens.analyses.factored_recipe import CHANNEL, NOISES, NOISY_FACTORS, FactoredRecipe, Task
 from nextlens.analyses.factored_representations import PREDICTORS, Moment, blind_r2, mean_overlap
 from nextlens.analyses.intervals import interval
-from nextlens.analyses.results_folder import NUMBERS
+from nextlens.analyses.results_folder import NUMBERS, versions
 from nextlens.models.processes import FactoredProcess, mess3
 from nextlens.models.processes.constructions import noisy_channel
 from nextlens.probes.geometry import variance_spectrum
@@ -95,10 +93,7 @@ def sum_up(recipe: FactoredRecipe, results: Sequence[FactoredResult]) -> dict[st
         "cpu_seconds_of_training": {one.task.training.name: round(one.cpu_seconds, 1) for one in results},
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy", "transformer-lens")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy", "transformer-lens"),
     }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from nextlens.analyses.encoding import difference
 from nextlens.analyses.induction_brain import BASE, CONTROLS, MATCHED, NO_MATCH, SHARED, Configuration
 from nextlens.analyses.induction_brain_recipe import RecallRecipe
 from nextlens.analyses.intervals import interval
-from nextlens.analyses.results_folder import NUMBERS
+from nextlens.analyses.results_folder import NUMBERS, versions
 from nextlens.probes.recall import Matches
 
 #: What was published over all voxels (arXiv 2411.00066, NeurIPS 2025 version, by third-party notes).
@@ -121,8 +119,7 @@ def sum_up(recipe: RecallRecipe, subjects: Mapping[str, Any], seconds: Mapping[s
         "subjects": dict(subjects),
         "over_subjects": over,
         "seconds": dict(seconds),
-        "versions": {name: version(name) for name in ("nextlens", "numpy", "scipy", "scikit-learn", "xarray")}
-        | {"python": platform.python_version()},
+        "versions": versions("numpy", "scipy", "scikit-learn", "xarray"),
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
     }

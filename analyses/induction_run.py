@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from nextlens.analyses.induction_training import (
 )
 from nextlens.analyses.intervals import interval
 from nextlens.analyses.model_training import progress_bar, steps_done
-from nextlens.analyses.results_folder import NUMBERS, begin, write_json
+from nextlens.analyses.results_folder import NUMBERS, begin, versions, write_json
 from nextlens.models.training import over_seeds
 
 #: What is expected of an ablation: at least, or below, so large a share of the in-context gain removed.
@@ -179,10 +177,7 @@ def sum_up(recipe: InductionRecipe, results: Results) -> dict[str, Any]:
         },
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy", "transformer-lens")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy", "transformer-lens"),
     }
 
 

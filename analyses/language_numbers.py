@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from nextlens.analyses.induction_language import summarised
 from nextlens.analyses.language_claims import FITTED, gim_name
 from nextlens.analyses.language_recipe import LanguageRecipe, Texts, named
 from nextlens.analyses.language_stretches import Stretches
-from nextlens.analyses.results_folder import NUMBERS
+from nextlens.analyses.results_folder import NUMBERS, versions
 
 VERDICTS = {"above": "yes", "below": "NO ", "not told apart": " ? "}
 PROTOCOL = (
@@ -76,10 +74,7 @@ def sum_up(
         "cpu_seconds": {name: round(seconds, 1) for name, seconds in found.seconds.items()},
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy", "tokenizers")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy", "tokenizers"),
     }
 
 

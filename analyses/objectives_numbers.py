@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from nextlens.analyses.intervals import interval
 from nextlens.analyses.next_latent import RECENT
 from nextlens.analyses.objectives_measures import MEASURED, offsets_of
 from nextlens.analyses.objectives_recipe import ObjectivesRecipe
+from nextlens.analyses.results_folder import versions
 
 #: Of one transformer, by objective and seed.
 Results = Mapping[tuple[str, int], Mapping[str, Any]]
@@ -77,10 +76,7 @@ def sum_up(recipe: ObjectivesRecipe, results: Results) -> dict[str, Any]:
         "seeds": list(recipe.seeds),
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy"),
     }
 
 

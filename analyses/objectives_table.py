@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +14,7 @@ from nextlens.analyses.intervals import interval
 from nextlens.analyses.model_training import progress_bar, steps_done
 from nextlens.analyses.objectives_training import OBJECTIVES, Lesson, lesson_steps
 from nextlens.analyses.recipes import WrittenRecipe, repeating
-from nextlens.analyses.results_folder import NUMBERS, begin, write_json
+from nextlens.analyses.results_folder import NUMBERS, begin, versions, write_json
 from nextlens.models import checkpoints
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.hooked import Hooked
@@ -189,10 +187,7 @@ def _sum_up(recipe: TableRecipe, found: Mapping[tuple[str, int], Mapping[str, fl
         "seeds": list(recipe.seeds),
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy"),
     }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from nextlens.analyses.intervals import interval
 from nextlens.analyses.parity_recipe import ParityRecipe
 from nextlens.analyses.parity_reinforcement import MEASURED, PROBED, STEERED, measured
 from nextlens.analyses.parity_training import ParitySeed
-from nextlens.analyses.results_folder import NUMBERS
+from nextlens.analyses.results_folder import NUMBERS, versions
 from nextlens.models.tasks.parity import Stepwise, after_selection, probability_of_stopping
 
 Results = Mapping[int, ParitySeed]
@@ -74,10 +72,7 @@ def sum_up(recipe: ParityRecipe, results: Results) -> dict[str, Any]:
         "cpu_seconds_in_all": round(sum(sum(one.cpu_seconds.values()) for one in seeds), 1),
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy", "transformer-lens")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy", "transformer-lens"),
     }
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from nextlens.analyses.displays.heat_maps import HeatMapsDisplay
 from nextlens.analyses.parity_recipe import ParityRecipe
 from nextlens.analyses.parity_reinforcement import measured
 from nextlens.analyses.recipes import WrittenRecipe, repeating
-from nextlens.analyses.results_folder import NUMBERS, begin, write_json
+from nextlens.analyses.results_folder import NUMBERS, begin, versions, write_json
 from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.batch import Batch
 from nextlens.models.kernel import Kernel
@@ -253,10 +251,7 @@ def sum_up(recipe: PhasesRecipe, results: Mapping[tuple[int, float, int], Phase]
         "seeds": list(recipe.seeds),
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy"),
     }  # fmt: skip
 
 

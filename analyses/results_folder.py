@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +148,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{str(path)!r} holds a JSON {type(values).__name__}, not an object")
     return values
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """What numbers were made with: nextlens, these packages, and Python.
+
+    Examples
+    --------
+    >>> list(versions("numpy"))
+    ['nextlens', 'numpy', 'python']
+    """
+    return {**{name: version(name) for name in ("nextlens", *packages)}, "python": platform.python_version()}

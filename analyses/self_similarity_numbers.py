@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from nextlens.analyses.intervals import interval
-from nextlens.analyses.results_folder import NUMBERS
+from nextlens.analyses.results_folder import NUMBERS, versions
 from nextlens.analyses.self_similarity import MEANING, SERIES, SelfSimilarity, as_numbers
 from nextlens.analyses.self_similarity_recipe import SelfSimilarityRecipe
 from nextlens.probes.fractal.verdict import LIMITS, OUTCOMES
@@ -60,10 +58,7 @@ def sum_up(
         "seeds": list(recipe.seeds),
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy", "scipy")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy", "scipy"),
     }
 
 

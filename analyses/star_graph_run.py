@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from nextlens.analyses.displays.plan import PlanDisplay
 from nextlens.analyses.displays.staircase import StaircaseDisplay
 from nextlens.analyses.intervals import interval
 from nextlens.analyses.model_training import progress_bar, steps_done
-from nextlens.analyses.results_folder import NUMBERS, begin, write_json
+from nextlens.analyses.results_folder import NUMBERS, begin, versions, write_json
 from nextlens.analyses.star_graph import ANSWER, DONORS, PLACES, PROBED, SWAPPED, TOGETHER
 from nextlens.analyses.star_graph_training import MEASURED, StarGraphRecipe, StarGraphSeed, train_and_measure
 from nextlens.models.training import over_seeds
@@ -134,10 +132,7 @@ def sum_up(recipe: StarGraphRecipe, found: Sequence[StarGraphSeed]) -> dict[str,
         "seeds": list(recipe.seeds),
         "recipe": recipe.as_json(),
         "repeat": recipe.command,
-        "versions": {
-            **{package: version(package) for package in ("nextlens", "torch", "numpy")},
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "numpy"),
     }
 
 
