@@ -95,7 +95,7 @@ def cost(numbers: Mapping[str, Any]) -> CostsDisplay | None:
 
 
 def flops(numbers: Mapping[str, Any]) -> CostsDisplay | None:
-    """What is lost by reading only the last k tokens, against the flops of reading them; None without any flops."""
+    """How far the law of the last k tokens is from the kernel's own of all, against flops; None without any flops."""
     values, words = {}, {}
     for name, one in numbers["seeds"][0]["kernels"].items():
         listed = one["memory"].items() if isinstance(one["memory"], dict) else enumerate(one["memory"])
@@ -110,6 +110,6 @@ def flops(numbers: Mapping[str, Any]) -> CostsDisplay | None:
         values=values,
         words=words,
         xlabel="flops of one prediction",
-        ylabel="nats lost by that context",
+        ylabel="nats from its own full law",
         caption=f"beside each mark the last tokens read, {numbers['on']}; below {LEAST:g} nats nothing is drawn",
     ).plot()

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from nextlens.analyses.encoding_data import Subject
 from nextlens.analyses.encoding_recipe import INFORMATION, VECTORS, EncodingRecipe
 from nextlens.probes.hemodynamics import Delays, ZScore
-from nextlens.probes.story_rows import columns_like, rows_of_stories
+from nextlens.probes.story_rows import columns_like, refuse_unlabelled, rows_of_stories
 from nextlens.probes.word_vectors import shuffled_vectors, word_rate
 from nextlens.probes.words_to_volumes import Lanczos, MeanOfWords, SumOfWords, beside
 
@@ -152,11 +152,19 @@ def beginnings(rows: xr.DataArray, volumes: int) -> xr.DataArray:
     rows : DataArray
         Whose rows, labelled by story and volume, are meant.
     volumes : int
+
+    Raises
+    ------
+    ValueError
+        If rows have no labels, or a story has not twice as many volumes: most of it would be its beginning.
     """
+    refuse_unlabelled("rows", rows)
+    name, shortest = min(((name, len(at)) for name, at in rows_of_stories(rows)), key=lambda one: one[1])
+    if not 1 <= volumes <= shortest // 2:
+        raise ValueError(f"onset={volumes} must be from 1 to {shortest // 2}: story {name!r} has {shortest} volumes")
     values = np.zeros((rows.sizes["row"], volumes), dtype=np.float32)
     for _, at in rows_of_stories(rows):
-        first = at[:volumes]
-        values[first, np.arange(len(first))] = 1.0
+        values[at[:volumes], np.arange(volumes)] = 1.0
     along = {"delay": np.zeros(volumes, dtype=int), "source": np.arange(volumes), "band": np.repeat(RATE, volumes)}
     return ZScore().fit_transform(
         columns_like(rows, values, **{name: (rows.dims[1], one) for name, one in along.items()})

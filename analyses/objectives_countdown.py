@@ -20,7 +20,7 @@ MEASURED = 400
 #: What is measured, by name.
 MEASURES = {
     "reaches a target it knows": "share of answers, greedily, whose sums are true, use what is left, and end at the "
-    "target; targets that training asked for, fresh numbers",
+    "target; targets that training asked for, numbers drawn anew (training may have had them)",
     "reaches a new target": "the same of targets that training never asked for",
     "keeps the rules": "share of answers to known targets whose sums are true and use up all numbers, right or not",
     "any such sums, known target": "null: of all answers to these questions that keep the rules, the share that "

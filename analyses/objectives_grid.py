@@ -26,7 +26,7 @@ MEASURES = {
     "valid trajectories": "share of rides between new pairs of crossings, driven greedily, that keep to the streets "
     "and end at the goal",
     "sequence compression": "share of pairs of different ways to one crossing, with one goal and of one length, behind "
-    "which the model drives on alike",
+    "which the model drives on alike; rides between pairs of crossings that training saw",
     "effective latent rank": "exp of the entropy of normalised singular values of final states, not centred",
     "detour robustness": "valid trajectories when a move is replaced, with probability 0.75, by another from which the "
     "goal can still be reached in time",
@@ -36,7 +36,7 @@ PREFIX = 4
 
 
 def grid_measures(model: Hooked, task: StreetGrid, rng: np.random.Generator, *, n: int = 300) -> dict[str, float]:
-    """All of :data:`MEASURES`, on ``n`` rides between pairs of crossings that no training saw."""
+    """All of :data:`MEASURES`, on ``n`` rides between pairs of crossings that no training saw, compression apart."""
     drawn = task.draw(n, rng, pairs="new")
     return {
         "next-token test": next_token_test(model, task, drawn),

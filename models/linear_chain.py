@@ -62,12 +62,15 @@ class LinearChain(nn.Module):
         Raises
         ------
         ValueError
-            If a sequence is longer than a prompt and the longest answer.
+            If a sequence is longer than a prompt and the longest answer, or a token is not of the task.
         """
         n, time = batch.tokens.shape
         if time > self.n_bits + self.n_steps:
             longest = self.n_bits + self.n_steps
             raise ValueError(f"tokens has shape {(n, time)}; prompt and answer have at most {longest} tokens")
+        if n and not 0 <= int(batch.tokens.min()) <= int(batch.tokens.max()) < self.n_tokens:
+            worst = int(batch.tokens.max()) if int(batch.tokens.min()) >= 0 else int(batch.tokens.min())
+            raise ValueError(f"tokens hold {worst}; they must lie in 0 .. {self.n_tokens - 1}")
         signs = torch.tensor(SIGNS, device=self.device)[batch.tokens]
         prompt = signs.new_zeros(n, min(time, self.n_bits), self.n_tokens)
         if time <= self.n_bits:

@@ -213,6 +213,8 @@ def test_the_beginning_of_a_story_has_a_response_that_only_onset_columns_take_up
     assert max(r[0]) < 0.6  # word rate knows a little of it: what came before the first volume is 0
     assert min(r[8]) > 0.9
     columns = beginnings(subject.heard.response, 3)
+    with pytest.raises(ValueError, match="onset=26 must be from 1 to 25: story 'a' has 50 volumes"):
+        beginnings(subject.heard.response, 26)
     assert columns.shape == (200, 3)
     for _, rows in rows_of_stories(columns):
         part = columns.values[rows]

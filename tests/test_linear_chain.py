@@ -87,6 +87,8 @@ def test_it_keeps_the_laws_of_a_kernel():
     assert list(zip(*chain.pairs.tolist(), strict=True)) == list(combinations(range(5), 2))
     with pytest.raises(ValueError, match=r"tokens has shape \(1, 11\); prompt and answer have at most 9 tokens"):
         chain.log_probs(Batch.from_tokens([[0] * 12]))
+    with pytest.raises(ValueError, match=r"tokens hold 9; they must lie in 0 .. 3"):
+        chain.log_probs(Batch.from_tokens([[0, 9, 0]]))
 
 
 TINY = PhasesRecipe(bits=(2, 5), shares=(0.0, 0.4), steps=40, batch_size=32, steps_policy=2, n_prompts=4, group=2)
