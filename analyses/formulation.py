@@ -118,7 +118,7 @@ def calibration(found: Rows) -> dict[str, Estimate]:
     white, label = measures.calibrated(found.surprisal, found.entropy, found.confidence, found.right)
     return {
         "z - h": estimate(found.surprisal - found.entropy),
-        "z - h, lag 1": Estimate(float(white.autocorrelation[0]), white.deviation),
+        "z - h, lag 1": Estimate(float(white.autocorrelation[0]), float(white.deviation[0])),
         "whiteness p": Estimate(white.p, 0.0),
         "top-label error": Estimate(label.error, 0.0),
         "overconfidence": Estimate(label.overconfidence, 0.0),

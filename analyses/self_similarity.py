@@ -301,7 +301,8 @@ def as_numbers(found: SelfSimilarity) -> dict[str, object]:
             "mean": found.white.mean,
             "mean_sd": found.white.mean_sd,
             "autocorrelation": {str(lag): found.white.autocorrelation[lag - 1].item() for lag in LAGS},
-            "autocorrelation_sd": found.white.deviation,
+            "autocorrelation_sd": {str(lag): found.white.deviation[lag - 1].item() for lag in LAGS},
+            "levels": found.white.levels,
             "white_p": found.white.p,
         },
     }

@@ -60,7 +60,7 @@ tokens = process.sample(30, 1001, rng)
 exact = scored(process, tokens)
 found = self_similarity(exact, rng, n_shuffles=333)
 print({name: found.verdict(name) for name in ("z", "h", "m")})
-print("autocorrelation of z - h:", found.white.autocorrelation[:3].round(3), "±", round(found.white.deviation, 3))
+print("autocorrelation of z - h:", found.white.autocorrelation[:3].round(3), "±", found.white.deviation[:3].round(3))
 found.data[["value", "shuffled", "phases"]].sel(series="z").to_pandas().round(3)
 
 # %% [markdown]

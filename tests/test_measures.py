@@ -105,6 +105,31 @@ def test_white_values_are_white_and_others_are_not():
         measures.whiteness(np.ones((3, 20)))
 
 
+def test_large_values_near_one_another_are_not_taken_for_memory():
+    rng = np.random.default_rng(0)
+    passed, plain = [], []
+    for _ in range(120):
+        x = rng.standard_normal((8, 400))
+        for t in range(1, 400):
+            x[:, t] *= np.sqrt(0.3 + 0.7 * x[:, t - 1] ** 2)  # of mean 0 whatever came before, and no white noise
+        found = measures.whiteness(x, lags=5)
+        passed.append(found.p)
+        plain.append(x.size * (found.autocorrelation**2).sum())
+    assert np.mean(np.array(passed) < 0.05) < 0.11
+    assert np.mean(np.array(plain) > 11.07) > 0.6  # the 95 % point of χ² with 5 degrees
+    assert (found.deviation[0] > 1.5 * x.size**-0.5).all()
+
+
+def test_levels_of_documents_are_told_from_memory():
+    x = np.random.default_rng(0).standard_normal((50, 400))
+    found = measures.whiteness(x + np.linspace(-1, 1, 50)[:, None])
+    assert found.levels == pytest.approx(
+        np.linspace(-1, 1, 50).var(ddof=1) / (x + np.linspace(-1, 1, 50)[:, None]).var(), abs=0.02
+    )
+    assert found.autocorrelation[7] - found.levels == pytest.approx(0, abs=4 * found.deviation[7])
+    assert abs(measures.whiteness(x).levels) < 0.002
+
+
 def test_autocorrelation_never_crosses_from_one_document_to_the_next():
     rows = np.array([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]])
     np.testing.assert_allclose(measures.autocorrelation(rows, 2), [-1.0, 1.0])

@@ -20,16 +20,21 @@ class Whiteness(NamedTuple):
         Over all; its standard error from means of documents.
     autocorrelation : Float[np.ndarray, " lag"]
         At lags 1, 2, ...
-    deviation : float
-        ``1 / √n``: of each of them, if values are white.
+    deviation : Float[np.ndarray, " lag"]
+        Standard error of each, if nothing can be foretold: ``√(Σ m_t² m_{t-k}²)`` over ``Σ m²``, which is ``1 / √n``
+        only where large values do not come near one another.
+    levels : float
+        Share of the variance that is of levels of documents; every autocorrelation holds it.
     statistic, p : float
-        ``n Σ ρ²`` and its χ² tail of as many degrees as lags (Box and Pierce, JASA 65, 1970).
+        ``g' Ω⁻¹ g`` of ``g_k = Σ m_t m_{t-k}`` and ``Ω_jk = Σ m_t² m_{t-j} m_{t-k}``, and its χ² tail of as many
+        degrees as lags.
     """
 
     mean: float
     mean_sd: float
     autocorrelation: Float[np.ndarray, " lag"]
-    deviation: float
+    deviation: Float[np.ndarray, " lag"]
+    levels: float
     statistic: float
     p: float
 
@@ -78,13 +83,33 @@ def whiteness(rows: Float[np.ndarray, "document time"], *, lags: int = 10) -> Wh
 
     Of ``z - h`` of an exact model both are 0 up to noise. A wrong model may have mean 0 too (a bigram fitted to its
     data has); what it misses then shows in the autocorrelation.
+
+    Raises
+    ------
+    ValueError
+        As :func:`autocorrelation`.
+
+    Notes
+    -----
+    ``z - h`` of an exact model is a martingale difference and not independent: where a law is wide, values are large.
+    Errors of Box and Pierce, ``1 / √n``, hold for independent values; those here hold for any martingale difference
+    (Guo and Phillips, Efficient estimation of second moment parameters in ARCH models, 2001; Lobato, Nankervis and
+    Savin, Testing for autocorrelation using a modified Box-Pierce Q test, International Economic Review 42, 2001).
     """
     found = autocorrelation(rows, lags)
-    n = rows.size
-    statistic = float(n * (found**2).sum())
+    x, time = rows - rows.mean(), rows.shape[1]
+    variance = float(np.mean(x**2))
+    deviation = [np.sqrt(np.sum((x[:, k:] * x[:, :-k]) ** 2)) / x[:, k:].size / variance for k in range(1, lags + 1)]
+    products = np.stack([(x[:, lags:] * x[:, lags - k : time - k]).ravel() for k in range(1, lags + 1)])
+    total = products.sum(1)
+    statistic = float(total @ np.linalg.lstsq(products @ products.T, total, rcond=None)[0])
     means = rows.mean(1)
     error = float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("nan")
-    return Whiteness(float(rows.mean()), error, found, float(n**-0.5), statistic, float(chi2.sf(statistic, lags)))
+    chance = float(np.mean(rows.var(1, ddof=1))) / time
+    levels = (float(means.var(ddof=1)) - chance) / variance if len(means) > 1 else float("nan")
+    return Whiteness(
+        float(rows.mean()), error, found, np.array(deviation), levels, statistic, float(chi2.sf(statistic, lags))
+    )
 
 
 def top_label(confidence: Float[np.ndarray, " row"], right: Bool[np.ndarray, " row"], *, bins: int = 15) -> Calibrated:
