@@ -17,6 +17,7 @@ from nextlens.analyses.answering import answer, numbers_of, running, seeds_of
 @click.option("--length", type=int, help="Positions of each that are measured.  [default: 32]")
 @click.option("--skip", type=int, help="Positions left out at the start of each.  [default: 8]")
 @click.option("--reference", type=int, help="Words of the process that counting kernels see.  [default: 400]")
+@click.option("--passages", type=int, help="Of texts, on which influence and edits are sampled.  [default: 40]")
 @click.option("--words", type=int, help="Tokens of the words that are all listed.  [default: 7]")
 @click.option("--contexts", metavar="N,...", help="Tokens left of a context that is cut.  [default: 1,4,16,64]")
 @click.option("--lags", metavar="N,...", help="How far back a token is replaced.  [default: 1,8,64]")

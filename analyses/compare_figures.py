@@ -41,7 +41,7 @@ def memory(numbers: Mapping[str, Any]) -> CurvesDisplay:
             caption=f"own use of context, all words of {numbers['recipe']['words']} tokens of {numbers['on']}",
         ).plot()
     along = [int(k) for k in next(iter(found.values()))["memory"]]
-    values = {name: np.array(list(one["memory"].values())) for name, one in found.items()}
+    values = {name: np.array([more for more, _ in one["memory"].values()]) for name, one in found.items()}
     return CurvesDisplay(
         along=along,
         values=values,
@@ -58,8 +58,12 @@ def influence(numbers: Mapping[str, Any]) -> CurvesDisplay:
     found = numbers["seeds"][0]["kernels"]
     exact = bool(numbers["seeds"][0]["truth"])
     first = next(iter(found.values()))
-    along = list(range(1, 1 + len(first["influence_mean"]))) if exact else first["lags"]
-    values = {name: np.maximum(one["influence_mean"], LEAST) for name, one in found.items()}
+    along = list(range(1, 1 + len(first["influence_mean"]))) if exact else [int(lag) for lag in first["influence"]]
+    means = {
+        name: one["influence_mean"] if exact else [moved["mean"] for moved in one["influence"].values()]
+        for name, one in found.items()
+    }
+    values = {name: np.maximum(one, LEAST) for name, one in means.items()}
     floor = {"rounding": LEAST} if any((one <= LEAST).any() for one in values.values()) else {}
     how = "over all words" if exact else "sampled"
     return CurvesDisplay(
@@ -95,21 +99,29 @@ def cost(numbers: Mapping[str, Any]) -> CostsDisplay | None:
 
 
 def flops(numbers: Mapping[str, Any]) -> CostsDisplay | None:
-    """How far the law of the last k tokens is from the kernel's own of all, against flops; None without any flops."""
+    """How wrong each kernel is with its last k tokens, against the flops of reading them; None without any flops."""
+    exact = bool(numbers["seeds"][0]["truth"])
     values, words = {}, {}
     for name, one in numbers["seeds"][0]["kernels"].items():
-        listed = one["memory"].items() if isinstance(one["memory"], dict) else enumerate(one["memory"])
-        lost = {int(k): float(nats) for k, nats in listed}
-        spent = {int(k): float(flops) for k, flops in one["cost"]["flops_by_context"].items()}
-        drawn = [k for k in spent if spent[k] > 0 and lost.get(k, 0.0) > LEAST]
+        wrong = _wrong_by_context(one, exact)
+        spent = {int(k): float(flops) for k, flops in one["cost"]["flops_by_context"].items() if flops is not None}
+        drawn = [k for k in spent if wrong.get(k, 0.0) > LEAST]
         if drawn:
-            values[name], words[name] = [(spent[k], lost[k]) for k in drawn], [str(k) for k in drawn]
+            values[name], words[name] = [(spent[k], wrong[k]) for k in drawn], [str(k) for k in drawn]
     if not values:
         return None
     return CostsDisplay(
         values=values,
         words=words,
         xlabel="flops of one prediction",
-        ylabel="nats from its own full law",
-        caption=f"beside each mark the last tokens read, {numbers['on']}; below {LEAST:g} nats nothing is drawn",
+        ylabel="KL to the process, nats" if exact else "bits a byte",
+        caption=f"beside each mark the last tokens read, {numbers['on']}; flops that PyTorch counts",
     ).plot()
+
+
+def _wrong_by_context(one: Mapping[str, Any], exact: bool) -> dict[int, float]:
+    """Nats from the truth, or bits a byte, of the kernel that reads the last k tokens."""
+    if exact:
+        return dict(enumerate(one["error_by_context"], start=1))
+    whole, bits = one["last"]["loss"][0], one["last"]["bits"]
+    return {int(k): (whole + more) * bits / whole for k, (more, _) in one["memory"].items()}

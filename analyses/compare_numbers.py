@@ -22,8 +22,12 @@ PROTOCOL = {
     "drift": "mean entropy of the kernel's laws along what it says itself, nats",
     "memory": "own use of context: KL(law after all ‖ law after the last k), over all words; on texts the loss more "
     "than with all",
+    "error_by_context": "KL(truth after all ‖ law after the last k), over all words",
     "influence": "total variation of the next law when the token k back is another: all of them, or one drawn",
-    "cost": "matrix products of one reading of that length; float32 keys and values; CPU seconds, medians of repeats",
+    "deployed": "KL(deployed‖kernel), nats, along the process and (own) along what the deployed kernel says; "
+    "possible: share of that which the process can say; standard errors by sequences drawn anew",
+    "cost": "matrix products that PyTorch makes in one reading of that length (what NumPy multiplies is not counted); "
+    "float32 keys and values; CPU seconds, medians of repeats",
 }
 #: What is printed of a row of measures, with its unit.
 SHOWN = {
@@ -81,36 +85,52 @@ def summary(recipe: CompareRecipe, numbers: Mapping[str, Any], folder: Path) -> 
         values = [np.mean([pick(one["kernels"][name]) for one in seeds]) for name in names]
         lines.append(f"{said:32s}" + "".join(f"{format(value, form):>{wide}s}" for value in values))
 
+    def counted(said: str, pick: Any) -> None:
+        values = [pick(seeds[0]["kernels"][name]) for name in names]
+        cells = ["not counted" if value is None else f"{value:,.0f}" for value in values]
+        lines.append(f"{said:32s}" + "".join(f"{cell:>{wide}s}" for cell in cells))
+
+    def estimated(said: str, pick: Any) -> None:
+        cells = [_cell([pick(one["kernels"][name]) for one in seeds]) for name in names]
+        lines.append(f"{said:32s}" + "".join(f"{cell:>{wide}s}" for cell in cells))
+
+    first = seeds[0]["kernels"][names[0]]
     if truth:
         row("memory, sum of g_k", lambda one: one["memory_total"], ".6f")
         row("influence, token 1 back", lambda one: one["influence_mean"][0], ".4f")
         row("influence, sum of sups", lambda one: sum(one["influence_sup"]), ".3f")
     else:
-        for k in seeds[0]["kernels"][names[0]]["memory"]:
-            row(f"loss more with the last {k}", lambda one, k=k: one["memory"][k], "+.3f")
-        for i, lag in enumerate(seeds[0]["kernels"][names[0]]["lags"]):
-            row(f"influence, token {lag} back", lambda one, i=i: one["influence_mean"][i], ".4f")
+        for k in first["memory"]:
+            estimated(f"loss more with the last {k}", lambda one, k=k: one["memory"][k])
+        for lag in first["influence"]:
+            estimated(f"influence, token {lag} back", lambda one, lag=lag: _mean_of(one["influence"][lag]))
     unit = "total variation" if truth else "bits a byte"
-    for family in seeds[0]["kernels"][names[0]]["edits"]:
-        row(f"{family}, mean, {unit}", lambda one, family=family: one["edits"][family][0], ".4f")
-        row("  worst", lambda one, family=family: one["edits"][family][1], ".4f")
-    row("flops a token", lambda one: one["cost"]["flops_per_token"], ",.0f")
-    contexts = list(seeds[0]["kernels"][names[0]]["cost"]["flops_by_context"])
+    for family in first["edits"]:
+        estimated(f"{family}, mean, {unit}", lambda one, family=family: _mean_of(one["edits"][family]))
+        row("  worst", lambda one, family=family: one["edits"][family]["worst"], ".4f")
+    counted("flops a token", lambda one: one["cost"]["flops_per_token"])
+    contexts = list(first["cost"]["flops_by_context"])
     for k in (contexts[0], contexts[-1]):
-        row(f"  of reading {k} at once", lambda one, k=k: one["cost"]["flops_by_context"][k], ",.0f")
-    row("cache, bytes a token", lambda one: one["cost"]["cache_bytes_per_token"], ",.0f")
+        counted(f"  of reading {k} at once", lambda one, k=k: one["cost"]["flops_by_context"][k])
+    counted("cache, bytes a token", lambda one: one["cost"]["cache_bytes_per_token"])
     row("CPU microseconds a token", lambda one: 1e6 * one["cost"]["seconds_per_token"], ",.1f")
     row("  last slope, log time, log T", lambda one: one["cost"]["slopes"][-1], "+.2f")
     row("  of T²: share of the time at T", lambda one: _quadratic(one["cost"]), ".2f")
     if truth:
         lines.append(f"entropy rate {truth['entropy rate']:.6f}, excess entropy {truth['excess entropy']:.6f} nats")
-    kinds = list(next(iter(seeds[0]["deployed"].values()), {}))
-    lines.append(f"{names[0] + ', deployed':32s}" + "".join(f"{kind:>{wide}s}" for kind in kinds))
-    for name, one in seeds[0]["deployed"].items():
-        lines.append(f"  {name:30s}" + "".join(f"{one[kind]:>{wide}.4f}" for kind in kinds))
+    for kind in next(iter(seeds[0]["deployed"].values()), {}):
+        cells = [_cell([one["deployed"][name][kind] for one in seeds]) for name in seeds[0]["deployed"]]
+        if kind == "entropy":
+            over = "".join(f"{name:>{wide}s}" for name in seeds[0]["deployed"])
+            lines.append(f"{names[0] + ', deployed':32s}{over}")
+        lines.append(f"  {kind:30s}" + "".join(f"{cell:>{wide}s}" for cell in cells))
     lines.append(f"look at    {folder / 'memory.png'}, then influence, cost and flops.png and {NUMBERS} beside it")
     lines.append(f"repeat     {recipe.command}")
     return "\n".join(lines)
+
+
+def _mean_of(moved: Mapping[str, float]) -> list[float]:
+    return [moved["mean"], moved["error"]]
 
 
 def _quadratic(cost: Mapping[str, Any]) -> float:

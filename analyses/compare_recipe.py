@@ -31,6 +31,8 @@ class CompareRecipe(WrittenRecipe):
         What is measured: sequences of so many positions after so many left out.
     reference : int
         Words of the process that counting kernels see.
+    passages : int
+        Of texts: sequences on which the loss gap, influence and edits are sampled.
     words : int
         Tokens of the words on which memory and influence are exact, of a process.
     contexts, lags : tuple of int
@@ -58,6 +60,7 @@ class CompareRecipe(WrittenRecipe):
     length: int = 32
     skip: int = 8
     reference: int = 400
+    passages: int = 40
     words: int = 7
     contexts: tuple[int, ...] = (1, 4, 16, 64)
     lags: tuple[int, ...] = (1, 8, 64)
@@ -75,7 +78,16 @@ class CompareRecipe(WrittenRecipe):
     seeds: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
-        least = {"sequences": 2, "length": 4, "skip": 0, "reference": 3, "words": 2, "steps": 2, "batch_size": 1}
+        least = {
+            "sequences": 2,
+            "length": 4,
+            "skip": 0,
+            "reference": 3,
+            "passages": 2,
+            "words": 2,
+            "steps": 2,
+            "batch_size": 1,
+        }
         for name, minimum in {**least, "order": 1, "threshold": 0, "timed": 3}.items():
             at_least(name, getattr(self, name), minimum)
         if not 0 < self.learning_rate < math.inf:

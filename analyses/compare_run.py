@@ -20,6 +20,7 @@ from nextlens.analyses.formulation import accuracy, calibration, deployed, drift
 from nextlens.analyses.formulation_costs import cost, latency
 from nextlens.analyses.formulation_edits import LEAST_WORDS, text_edits
 from nextlens.analyses.formulation_memory import (
+    exact_error,
     exact_influence,
     exact_memory,
     sampled_edits,
@@ -37,10 +38,12 @@ from nextlens.models.processes.information import excess_entropy
 from nextlens.models.tasks.corpus import Corpus
 from nextlens.models.vocabulary import Bytes, Vocabulary
 
-#: Tokens that a kernel says by itself after each prompt.
-DRIFT = 16
-#: Positions at whose end the loss gap is measured, sequences and tokens that influence is sampled on.
-LAST, INFLUENCED, PAST = 4, 8, 64
+#: Tokens that a kernel says by itself after each prompt, at most.
+SAID = 16
+#: Sequences of texts on which deployment is looked at.
+DEPLOYED = 8
+#: Positions at whose end the loss gap is measured, and tokens that influence is sampled on.
+LAST, PAST = 4, 64
 
 
 def run(
@@ -120,7 +123,7 @@ def _on_a_process(recipe: CompareRecipe, seed: int, train: Callable[[Source], Ke
         row = {**accuracy(rows, rate), **calibration(rows)}
         begun = min(8, recipe.length)
         prompts = tokens[: recipe.sequences // 2, :begun]
-        row["drift"] = drift(kernel, prompts, min(DRIFT, recipe.skip + recipe.length - begun), rng)
+        row["drift"] = drift(kernel, prompts, min(SAID, recipe.skip + recipe.length - begun), rng)
         memory = exact_memory(kernel, process, recipe.words)
         influence = exact_influence(kernel, process, recipe.words, recipe.words)
         edits = sampled_edits(kernel, tokens[:, : recipe.words], 2, rng)
@@ -128,17 +131,18 @@ def _on_a_process(recipe: CompareRecipe, seed: int, train: Callable[[Source], Ke
             "measures": {key: list(value) for key, value in row.items()},
             "memory": memory.gain.tolist(),
             "memory_total": memory.excess,
+            "error_by_context": exact_error(kernel, process, recipe.words).tolist(),
             "influence_mean": influence.mean.tolist(),
             "influence_sup": influence.sup.tolist(),
-            "edits": {key: list(value) for key, value in edits.items()},
-            **_costs(recipe, kernel, tokens[0], range(1, recipe.words)),
+            "edits": {key: value._asdict() for key, value in edits.items()},
+            **_costs(recipe, kernel, tokens[0], range(1, recipe.words + 1)),
             "cpu_seconds": {"made": ready - started, "measured": time.process_time() - ready},
         }
     first = made.kernel(recipe.kernels[0])
     return {
         "truth": {"entropy rate": rate, "excess entropy": excess_entropy(process).value},
         "kernels": table,
-        "deployed": deployed(first, _maps(recipe), tokens, truth=process, skip=recipe.skip),
+        "deployed": deployed(first, _maps(recipe), tokens, rng, truth=process, skip=recipe.skip, said=_said(recipe)),
     }
 
 
@@ -168,25 +172,34 @@ def _on_texts(recipe: CompareRecipe, seed: int, train: Callable[[Source], Kernel
         row = {**accuracy(rows), **calibration(rows)}
         scale = rows.surprisal.size / n_bytes / np.log(2)
         row["bits per byte"] = (row["loss"].value * scale, row["loss"].error * scale)
-        some = tokens[:INFLUENCED, -min(PAST, length) :]
+        few = tokens[: recipe.passages]
+        some = few[:, -min(PAST, length) :]
         lags = [lag for lag in recipe.lags if lag < some.shape[1]]
-        mean, most = sampled_influence(kernel, some, lags, rng, others=1)
         contexts = [k for k in recipe.contexts if k < length - 1 - LAST]
-        passages = [_passage(spelled, one) for one in tokens[:INFLUENCED]]
+        passages = [_passage(spelled, one) for one in few]
+        lost = sampled_memory(kernel, few, contexts, last=LAST)
+        last_bytes = sum(len(spelled.decode(one[-LAST:]).encode()) for one in few)
         table[name] = {
             "measures": {key: list(value) for key, value in row.items()},
-            "memory": sampled_memory(kernel, tokens[:INFLUENCED], contexts, last=LAST),
-            "lags": lags,
-            "influence_mean": mean.tolist(),
-            "influence_sup": most.tolist(),
+            "memory": {k: list(more) for k, more in lost.more.items()},
+            "last": {"loss": list(lost.whole), "bits": lost.whole.value * len(few) * LAST / last_bytes / np.log(2)},
+            "influence": {
+                lag: moved._asdict() for lag, moved in sampled_influence(kernel, some, lags, rng, others=1).items()
+            },
             "edits": {
-                family: list(one) for family, one in text_edits(kernel, spelled, passages, rng, within=20).items()
+                family: one._asdict() for family, one in text_edits(kernel, spelled, passages, rng, within=20).items()
             },
             **_costs(recipe, kernel, tokens[0], contexts),
             "cpu_seconds": {"made": ready - started, "measured": time.process_time() - ready},
         }
-        first = first or (kernel, tokens[:INFLUENCED])
-    return {"truth": {}, "kernels": table, "deployed": deployed(first[0], _maps(recipe), first[1], skip=recipe.skip)}
+        first = first or (kernel, tokens[:DEPLOYED])
+    maps, rng = _maps(recipe), np.random.default_rng([seed, 3])
+    there = deployed(first[0], maps, first[1], rng, skip=recipe.skip, said=_said(recipe))
+    return {"truth": {}, "kernels": table, "deployed": there}
+
+
+def _said(recipe: CompareRecipe) -> int:
+    return min(SAID, recipe.length)
 
 
 def _passage(spelled: Vocabulary, tokens: Int[np.ndarray, " time"]) -> str:
@@ -220,7 +233,7 @@ def _costs(
         "cost": {
             "length": whole,
             "flops_per_token": spent.per_token,
-            "cache_bytes_per_token": spent.cache / whole,
+            "cache_bytes_per_token": None if spent.cache is None else spent.cache / whole,
             "seconds_per_token": float(median[-1] / whole),
             "lengths": lengths,
             "median_seconds": median.tolist(),

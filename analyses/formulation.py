@@ -138,30 +138,57 @@ def deployed(
     kernel: Kernel,
     maps: Mapping[str, Callable[[Kernel], Kernel]],
     tokens: Int[np.ndarray, "sequence time"],
+    rng: np.random.Generator,
     *,
     truth: Kernel | None = None,
     skip: int = 0,
-) -> dict[str, dict[str, float]]:
-    """What each deployment map does to the law: its entropy, how far it moves, what it still can and may say.
+    said: int = 16,
+) -> dict[str, dict[str, Estimate]]:
+    """What each deployment map does to the law, after what was given and after what the deployed kernel says itself.
+
+    Parameters
+    ----------
+    truth : Kernel, optional
+        Of the process that the sequences are of.
+    said : int, default=16
+        Tokens that each deployed kernel says after the first ``skip + 1`` of every sequence.
 
     Returns
     -------
     dict
-        For each map ``entropy``, ``divergence`` KL(deployed‖kernel), ``variation``, in nats, along these tokens;
-        with a truth ``precision`` and ``recall`` of the support.
+        For each map, in nats, ``entropy``, ``divergence`` KL(deployed‖kernel) and ``variation`` along the sequences,
+        and ``own entropy``, ``own divergence``, ``own variation`` along what the deployed kernel says. With a truth
+        ``precision``, what the law gives to tokens that can come, ``recall``, the probability of the tokens that it
+        still says, and ``possible``, the share of what it says that the process can say.
     """
     found = {}
+    prompts = torch.from_numpy(tokens[:, : skip + 1])
     for name, made in maps.items():
-        back = rows_of(kernel, tokens, truth=made(kernel), skip=skip)
-        found[name] = {
-            "entropy": float(rows_of(made(kernel), tokens, skip=skip).entropy.mean()),
-            "divergence": float(back.against["divergence"].mean()),
-            "variation": float(back.against["variation"].mean()),
-        }
+        there = made(kernel)
+        own = np.concatenate([prompts, complete(there, prompts, said, temperature=1.0, rng=rng)], axis=1)
+        along = {"": tokens, "own ": own}
+        rows = {where: rows_of(kernel, read, truth=there, skip=skip) for where, read in along.items()}
+        found[name] = {}
+        for where, one in rows.items():
+            found[name][f"{where}entropy"] = estimate(rows_of(there, along[where], skip=skip).entropy)
+            for measure in ("divergence", "variation"):
+                found[name][f"{where}{measure}"] = estimate(one.against[measure])
         if truth is not None:
-            there = rows_of(made(kernel), tokens, truth=truth, skip=skip).against
-            found[name] |= {one: float(there[one].mean()) for one in ("precision", "recall")}
+            against = rows_of(there, tokens, truth=truth, skip=skip).against
+            found[name] |= {one: estimate(against[one]) for one in ("precision", "recall")}
+            found[name]["possible"] = estimate(possible(truth, own)[:, None].astype(float))
     return found
+
+
+def possible(truth: Kernel, tokens: Int[np.ndarray, "sequence time"]) -> Bool[np.ndarray, " sequence"]:
+    """Whether each sequence can be said, token after token; the first token is taken as given."""
+    can = np.ones(len(tokens), dtype=bool)
+    for t in range(1, tokens.shape[1]):
+        batch = Batch.from_tokens(tokens[can, : t + 1])
+        if not len(batch.tokens):
+            break
+        can[can] = np.isfinite(np.take_along_axis(_laws(truth, batch)[:, -1], tokens[can, t, None], 1)[:, 0])
+    return can
 
 
 def deployed_rate(process: Process, kernel: Kernel, deployed_kernel: Kernel) -> tuple[float, float, float]:

@@ -21,14 +21,14 @@ from nextlens.probes.measures import Cost, Growth
 
 
 @torch.no_grad()
-def counted_flops(kernel: Kernel, batch: Batch) -> int:
+def counted_flops(kernel: Kernel, batch: Batch) -> int | None:
     """Multiplications and additions of matrix products in one reading of a batch, as PyTorch counts them.
 
-    0 of a kernel that is none of PyTorch's: counts in sorted arrays multiply no matrices.
+    What NumPy multiplies, or what is looked up, is not among them; None if PyTorch sees nothing at all.
     """
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         kernel.log_probs(batch)
-    return int(counter.get_total_flops())
+    return int(counter.get_total_flops()) or None
 
 
 def cost(kernel: Kernel, tokens: Int[np.ndarray, " time"], length: int) -> Cost:
@@ -55,7 +55,7 @@ def cost(kernel: Kernel, tokens: Int[np.ndarray, " time"], length: int) -> Cost:
         cache = measures.cache_bytes(length, n_layers=c.n_layers, n_key_value_heads=c.n_heads, d_head=c.d_head)
         return Cost(flops, flops / length, cache)
     flops = counted_flops(kernel, _batch(kernel, tokens, length))
-    return Cost(flops, flops / length, _cache_of(kernel, length))
+    return Cost(flops, None if flops is None else flops / length, _cache_of(kernel, length))
 
 
 @torch.no_grad()
@@ -87,11 +87,11 @@ def latency(
     return measures.growth(np.asarray(lengths, dtype=np.float64), taken), np.median(taken, axis=1)
 
 
-def _cache_of(kernel: Kernel, length: int) -> int:
-    """Of a bridge, by its own description; 0 of what keeps no keys and values."""
+def _cache_of(kernel: Kernel, length: int) -> int | None:
+    """Of a bridge, by its own description."""
     described = getattr(getattr(kernel, "bridge", None), "cfg", None)
     if described is None:
-        return 0
+        return None
     heads = getattr(described, "n_key_value_heads", None) or described.n_heads
     return measures.cache_bytes(length, n_layers=described.n_layers, n_key_value_heads=heads, d_head=described.d_head)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from nextlens.analyses.formulation import estimate
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
 from nextlens.models.chunks import device_of
@@ -20,13 +21,14 @@ class Edited(NamedTuple):
 
     Attributes
     ----------
-    mean, worst : float
-        In bits a byte.
+    mean, error, worst : float
+        In bits a byte; the standard error by passages drawn anew.
     signed : float
         Mean with its sign: above 0 the edit made the continuation less probable.
     """
 
     mean: float
+    error: float
     worst: float
     signed: float
 
@@ -95,7 +97,7 @@ def text_edits(
             at = int(rng.integers(max(1, len(prompt) - within), len(prompt)))
             deltas[name].append((_bits(kernel, vocabulary.encode(edit(prompt, at)), tokens) - plain) / n_bytes)
     return {
-        name: Edited(float(np.abs(one).mean()), float(np.abs(one).max()), float(np.mean(one)))
+        name: Edited(*estimate(np.abs(one)[:, None]), float(np.abs(one).max()), float(np.mean(one)))
         for name, one in deltas.items()
     }
 

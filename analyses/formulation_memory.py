@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from nextlens.analyses.formulation import rows_of
+from nextlens.analyses.formulation import FLOOR, Estimate, estimate, rows_of
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
 from nextlens.models.chunks import device_of
@@ -20,6 +21,37 @@ from nextlens.probes.measures import Influence, Memory
 
 #: Words that are listed, at most.
 MOST_WORDS = 2**20
+
+
+class Lost(NamedTuple):
+    """What a kernel loses with its last tokens only, in nats a token.
+
+    Attributes
+    ----------
+    whole : Estimate
+        Its loss with all.
+    more : dict of int to Estimate
+        How much more with the last k; below 0 it is hurt by its context.
+    """
+
+    whole: Estimate
+    more: dict[int, Estimate]
+
+
+class Moved(NamedTuple):
+    """How far laws move, in total variation.
+
+    Attributes
+    ----------
+    mean, error : float
+        Over sequences, and the standard error by sequences drawn anew.
+    worst : float
+        The largest of what was tried: a lower bound of the supremum.
+    """
+
+    mean: float
+    error: float
+    worst: float
 
 
 def exact_memory(kernel: Kernel, process: Process, length: int) -> Memory:
@@ -35,16 +67,37 @@ def exact_memory(kernel: Kernel, process: Process, length: int) -> Memory:
         If there are more than 2^20 words of that length.
     """
     weight = word_probabilities(process, length)
-    whole = laws_of_words(kernel, length)
+    whole = laws_of_words(kernel, length, process)
     n = kernel.n_tokens
     there = weight > 0
     weight, whole, at = weight[there], whole[there], np.flatnonzero(there)
     without = np.broadcast_to(np.log(weight @ np.exp(whole)), whole.shape)
     gains = [float(weight @ measures.divergence(whole, without))]
     for k in range(1, length):
-        short = laws_of_words(kernel, k)[at % n**k]
+        short = laws_of_words(kernel, k, process)[at % n**k]
         gains.append(float(weight @ measures.divergence(whole, short)))
     return measures.memory(np.array(gains))
+
+
+def exact_error(kernel: Kernel, process: Process, length: int) -> Float[np.ndarray, " context"]:
+    """``E KL(p(· | past) ‖ m(· | its last k))``, k = 1 .. length: how wrong the kernel is that reads no more, in nats.
+
+    Of the ideal observer these are the gains of :func:`exact_memory` from k = 1 on. A uniform floor of 1e-6 where the
+    kernel forbids what can come.
+
+    Raises
+    ------
+    ValueError
+        As :func:`exact_memory`.
+    """
+    weight, truth = word_probabilities(process, length), laws_of_words(process, length)
+    there, n = np.flatnonzero(weight > 0), kernel.n_tokens
+    wrong = []
+    for k in range(1, length + 1):
+        short = laws_of_words(kernel, k, process)[there % n**k]
+        floor = FLOOR if np.isneginf(short).any() else 0.0
+        wrong.append(float(weight[there] @ measures.divergence(truth[there], short, floor=floor)))
+    return np.array(wrong)
 
 
 def exact_influence(kernel: Kernel, process: Process, length: int, lags: int) -> Influence:
@@ -56,7 +109,7 @@ def exact_influence(kernel: Kernel, process: Process, length: int, lags: int) ->
         As :func:`exact_memory`; or if there are more lags than tokens.
     """
     at_least("length", length, lags)
-    weight, rows, n = word_probabilities(process, length), laws_of_words(kernel, length), kernel.n_tokens
+    weight, rows, n = word_probabilities(process, length), laws_of_words(kernel, length, process), kernel.n_tokens
     at = np.arange(len(rows))
     changed = np.full((lags, len(rows), n - 1, n), np.nan)
     for k in range(lags):
@@ -70,25 +123,17 @@ def exact_influence(kernel: Kernel, process: Process, length: int, lags: int) ->
 
 def sampled_memory(
     kernel: Kernel, tokens: Int[np.ndarray, "sequence time"], contexts: Sequence[int], *, last: int = 8
-) -> dict[int, float]:
-    """Loss with the last k tokens only, less the loss with all, in nats, at the last positions of each sequence.
-
-    Below 0, the model is hurt by its context.
-
-    Returns
-    -------
-    dict
-        By context.
-    """
+) -> Lost:
+    """Loss with the last k tokens only, less the loss with all, at the last positions of each sequence."""
     longest = max(contexts)
     at_least("positions before the last few", tokens.shape[1] - 1 - last, longest)
     skip = tokens.shape[1] - 1 - last
-    whole = rows_of(kernel, tokens, skip=skip).surprisal.mean()
-    gaps = {}
+    whole = rows_of(kernel, tokens, skip=skip).surprisal
+    more = {}
     for k in contexts:
         window = tokens[:, skip + 1 - k :]
-        gaps[k] = float(rows_of(Truncated(kernel, k), window, skip=k - 1).surprisal.mean() - whole)
-    return gaps
+        more[k] = estimate(rows_of(Truncated(kernel, k), window, skip=k - 1).surprisal - whole)
+    return Lost(estimate(whole), more)
 
 
 def sampled_influence(
@@ -98,11 +143,10 @@ def sampled_influence(
     rng: np.random.Generator,
     *,
     others: int = 4,
-) -> tuple[Float[np.ndarray, " lag"], Float[np.ndarray, " lag"]]:
-    """Mean and largest total variation of the law after each sequence, with the token k back replaced.
+) -> dict[int, Moved]:
+    """How far the law after each sequence moves with the token k back replaced, by lag.
 
-    By tokens drawn from the sequences themselves, as frequent there as they are; the largest of what was tried is a
-    lower bound of the supremum.
+    By tokens drawn from the sequences themselves, as frequent there as they are.
 
     Raises
     ------
@@ -111,22 +155,21 @@ def sampled_influence(
     """
     at_least("tokens of a sequence", tokens.shape[1], max(lags))
     base = last_laws(kernel, tokens)
-    mean, most = [], []
+    found = {}
     for k in lags:
         apart = []
         for _ in range(others):
             changed = tokens.copy()
             changed[:, -k] = _different(tokens[:, -k], tokens.ravel(), rng)
             apart.append(measures.total_variation(base, last_laws(kernel, changed)))
-        mean.append(float(np.mean(apart)))
-        most.append(float(np.max(apart)))
-    return np.array(mean), np.array(most)
+        found[k] = _moved(np.stack(apart, axis=1))
+    return found
 
 
 def sampled_edits(
     kernel: Kernel, tokens: Int[np.ndarray, "sequence time"], lag: int, rng: np.random.Generator
-) -> dict[str, tuple[float, float]]:
-    """Mean and largest total variation of the next law when a token is inserted, or deleted, ``lag`` back."""
+) -> dict[str, Moved]:
+    """How far the next law moves when a token is inserted, or deleted, ``lag`` back."""
     base = last_laws(kernel, tokens)
     place = tokens.shape[1] - lag
     extra = rng.choice(tokens.ravel(), (len(tokens), 1))
@@ -134,11 +177,14 @@ def sampled_edits(
         "insertion": np.concatenate([tokens[:, :place], extra, tokens[:, place:]], axis=1)[:, 1:],
         "deletion": np.delete(tokens, place, axis=1),
     }
-    found = {}
-    for name, edited in families.items():
-        apart = measures.total_variation(base, last_laws(kernel, edited))
-        found[name] = (float(apart.mean()), float(apart.max()))
-    return found
+    return {
+        name: _moved(measures.total_variation(base, last_laws(kernel, edited))[:, None])
+        for name, edited in families.items()
+    }
+
+
+def _moved(apart: Float[np.ndarray, "sequence other"]) -> Moved:
+    return Moved(*estimate(apart), float(apart.max()))
 
 
 @torch.no_grad()
@@ -152,10 +198,17 @@ def last_laws(kernel: Kernel, tokens: Int[np.ndarray, "sequence time"]) -> Float
     return np.concatenate(rows)
 
 
-def laws_of_words(kernel: Kernel, length: int) -> Float[np.ndarray, "word token"]:
-    """The law of what follows each word of so many tokens, in the order of their digits; NaN after impossible ones."""
+def laws_of_words(kernel: Kernel, length: int, process: Process | None = None) -> Float[np.ndarray, "word token"]:
+    """The law of what follows each word of so many tokens, in the order of their digits; NaN after impossible ones.
+
+    Impossible is what the kernel itself cannot say if it is a process, and what ``process`` cannot if that is given.
+    """
     if not isinstance(kernel, Process):
-        return last_laws(kernel, _words(kernel.n_tokens, length))
+        words = _words(kernel.n_tokens, length)
+        there = np.ones(len(words), bool) if process is None else word_probabilities(process, length) > 0
+        laws = np.full((len(words), kernel.n_tokens), np.nan)
+        laws[there] = last_laws(kernel, words[there])
+        return laws
     beliefs = _beliefs_of_words(kernel, length)
     total = beliefs @ kernel.functional
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -87,7 +87,8 @@ def summary(recipe: SelfSimilarityRecipe, numbers: Mapping[str, Any], folder: Pa
         lag = np.mean([one["autocorrelation"]["1"] for one in some])
         perbyte = [one["bits_per_byte"] for one in by_seed.values() if one["bits_per_byte"]]
         lines.append(
-            f"{'':{width}s}  m: autocorrelation at lag 1 {lag:+.3f} (± {some[0]['autocorrelation_sd']['1']:.3f} if white)"
+            f"{'':{width}s}  m: autocorrelation at lag 1 {lag:+.3f} "
+            f"(± {some[0]['autocorrelation_sd']['1']:.3f} if white)"
             + (f"; {np.mean(perbyte):.3f} bits a byte" if perbyte else "")
         )
     if numbers["known"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -22,10 +23,11 @@ from nextlens.analyses.compare_recipe import CompareRecipe
 from nextlens.analyses.compare_run import run
 from nextlens.analyses.displays import style
 from nextlens.analyses.displays.costs import CostsDisplay
-from nextlens.analyses.formulation import accuracy, calibration, deployed, deployed_rate, rows_of, stationary
+from nextlens.analyses.formulation import accuracy, calibration, deployed, deployed_rate, possible, rows_of, stationary
 from nextlens.analyses.formulation_costs import cost, counted_flops, latency
 from nextlens.analyses.formulation_edits import FAMILIES, text_edits
 from nextlens.analyses.formulation_memory import (
+    exact_error,
     exact_influence,
     exact_memory,
     laws_of_words,
@@ -39,7 +41,7 @@ from nextlens.models.batch import Batch
 from nextlens.models.contexts import Truncated
 from nextlens.models.deployment import Greedy, Nucleus, Tempered, TopK
 from nextlens.models.induction.kneser_ney import KneserNey
-from nextlens.models.processes import Process, golden_mean, markov, mess3
+from nextlens.models.processes import Process, golden_mean, leak, markov, mess3
 from nextlens.models.processes.information import excess_entropy
 from nextlens.models.recording import surprisal
 from nextlens.models.transformer import Transformer, TransformerConfig
@@ -86,6 +88,17 @@ def test_a_markov_kernel_gains_nothing_beyond_its_order():
     assert found.gain[1] > 0.03
 
 
+def test_error_by_context_of_the_observer_is_its_gain_and_of_others_more():
+    found = exact_error(mess3(), mess3(), 7)
+    np.testing.assert_allclose(found[:-1], exact_memory(mess3(), mess3(), 7).gain[1:], atol=1e-12)
+    assert found[-1] == pytest.approx(0, abs=1e-12)
+    wrong = exact_error(Tempered(mess3(), 0.5), mess3(), 4)
+    weight, laws = word_probabilities(mess3(), 4), laws_of_words(mess3(), 4)
+    sharp = laws_of_words(Tempered(mess3(), 0.5), 4)
+    assert wrong[-1] == pytest.approx(float(weight @ (np.exp(laws) * (laws - sharp)).sum(1)))
+    assert np.isfinite(exact_error(Greedy(golden_mean()), golden_mean(), 4)).all()
+
+
 def test_influence_on_mess3_is_as_enumerated():
     found = exact_influence(mess3(), mess3(), 9, 7)
     np.testing.assert_allclose(found.mean, INFLUENCE, atol=6e-6)
@@ -113,19 +126,19 @@ def test_words_are_read_alike_by_a_process_and_by_its_kernel():
 
 def test_sampled_memory_and_influence_come_near_the_exact_ones():
     tokens = mess3().sample(3000, 14, np.random.default_rng(1))
-    gaps = sampled_memory(mess3(), tokens, [1, 3], last=2)
-    assert gaps[1] == pytest.approx(GAINS[1], abs=0.015)
-    assert gaps[3] == pytest.approx(GAINS[3], abs=0.006)
-    for k, gap in sampled_memory(mess3(), tokens[:20], [1, 3], last=2).items():
+    gaps = sampled_memory(mess3(), tokens, [1, 3], last=2).more
+    assert gaps[1].value == pytest.approx(GAINS[1], abs=min(0.015, 4 * gaps[1].error))
+    assert gaps[3].value == pytest.approx(GAINS[3], abs=min(0.006, 4 * gaps[3].error))
+    for k, (gap, _) in sampled_memory(mess3(), tokens[:20], [1, 3], last=2).more.items():
         short, whole = (
             surprisal(one, Batch.from_tokens(tokens[:20])).values for one in (Truncated(mess3(), k), mess3())
         )
         assert gap == pytest.approx((short - whole)[:, -2:].mean() * np.log(2))
-    mean, most = sampled_influence(mess3(), tokens[:, :9], [1, 3], np.random.default_rng(2))
-    assert mean[0] == pytest.approx(INFLUENCE[0], abs=0.02)
-    assert (most <= np.array(INFLUENCE_SUP)[[0, 2]] + 1e-5).all()
+    moved = sampled_influence(mess3(), tokens[:, :9], [1, 3], np.random.default_rng(2))
+    assert moved[1].mean == pytest.approx(INFLUENCE[0], abs=0.02)
+    assert all(moved[k].worst <= INFLUENCE_SUP[k - 1] + 1e-5 for k in (1, 3))
     edits = sampled_edits(markov(mess3(), 1), tokens[:20, :9], 2, np.random.default_rng(3))
-    assert edits["insertion"][1] == 0  # a bigram sees the last token only
+    assert edits["insertion"].worst == 0  # a bigram sees the last token only
     with pytest.raises(ValueError, match="positions before the last few"):
         sampled_memory(mess3(), tokens, [13], last=2)
 
@@ -201,12 +214,39 @@ def test_a_greedy_chain_of_two_cycles_has_no_rate():
 
 
 def test_truncation_moves_a_law_by_what_it_leaves_out(tokens):
-    found = deployed(mess3(), {"top-k=2": lambda kernel: TopK(kernel, 2)}, tokens, truth=mess3())["top-k=2"]
+    rng = np.random.default_rng(0)
+    found = deployed(mess3(), {"top-k=2": lambda kernel: TopK(kernel, 2)}, tokens, rng, truth=mess3())["top-k=2"]
     kernel = TopK(mess3(), 2)
     mass = kernel.log_mass(Batch.from_tokens(tokens)).double()
-    assert found["variation"] == pytest.approx(float((1 - mass.exp()).mean()))
-    assert found["divergence"] == pytest.approx(float(-mass.mean()))
-    assert (found["precision"], found["recall"]) == pytest.approx((1.0, float(mass.exp().mean())))
+    assert found["variation"].value == pytest.approx(float((1 - mass.exp()).mean()))
+    assert found["divergence"].value == pytest.approx(float(-mass.mean()))
+    assert (found["precision"].value, found["recall"].value) == pytest.approx((1.0, float(mass.exp().mean())))
+    assert found["possible"].value == 1
+
+
+def test_what_a_deployed_chain_says_is_measured_under_its_own_law():
+    process = chain(C3)
+    words = process.sample(300, 12, np.random.default_rng(0))
+    maps = {"top-k=2": lambda kernel: TopK(kernel, 2)}
+    found = deployed(process, maps, words, np.random.default_rng(1), truth=process, said=40)["top-k=2"]
+    entropy, apart, wrong = deployed_rate(process, process, TopK(process, 2))
+    assert found["own entropy"].value == pytest.approx(entropy, abs=4 * found["own entropy"].error)
+    assert found["own divergence"].value == pytest.approx(apart, abs=4 * found["own divergence"].error)
+    assert found["divergence"].value == pytest.approx(wrong, abs=4 * found["divergence"].error)
+    assert abs(apart - wrong) > 8 * max(found["divergence"].error, found["own divergence"].error)
+
+
+def test_a_law_that_says_what_cannot_come_loses_precision_and_its_strings():
+    process = golden_mean()  # which never says 1 1
+    pairs = np.array(list(itertools.product((0, 1), repeat=4)))
+    assert possible(process, pairs).tolist() == ["11" not in "".join(map(str, word)) for word in pairs]
+    words = process.sample(200, 12, np.random.default_rng(0))
+    made = {"flat": lambda kernel: Tempered(kernel, 1e6), "plain": lambda kernel: Tempered(kernel, 1.0)}
+    made["top-p"] = lambda kernel: Nucleus(kernel, 0.9)
+    found = deployed(leak(process, 0.1), made, words, np.random.default_rng(1), truth=process, said=3)
+    for one in ("precision", "possible"):
+        assert found["flat"][one].value < found["plain"][one].value < found["top-p"][one].value == 1
+    assert found["top-p"]["recall"].value == 1 == found["flat"]["recall"].value
 
 
 # --- costs
@@ -297,7 +337,8 @@ def test_a_comparison_on_a_process_is_a_table(tmp_path, monkeypatch):
     assert CompareRecipe.from_json(numbers["recipe"]) == recipe
     found = numbers["seeds"][0]["kernels"]
     assert found["exact"]["measures"]["divergence"][0] == pytest.approx(0, abs=1e-12)
-    assert found["bigram"]["cost"]["flops_per_token"] == 0 < found["trained"]["cost"]["flops_per_token"]
+    assert found["bigram"]["cost"]["flops_per_token"] is None
+    assert found["trained"]["cost"]["flops_per_token"] > 0
     said = summary(recipe, numbers, tmp_path)
     assert "KL rate to the process" in said
     assert said.endswith(recipe.command)
@@ -308,10 +349,10 @@ def test_a_comparison_on_a_process_is_a_table(tmp_path, monkeypatch):
     model = Transformer(recipe.config(3, 0))
     tokens = np.zeros((1, 3), dtype=int)
     assert list(lost.values) == ["trained"]
-    assert lost.words["trained"] == ["1", "2"]
+    assert lost.words["trained"] == ["1", "2", "3"]
     assert lost.values["trained"][1].tolist() == [
         counted_flops(model, Batch.from_tokens(tokens)),
-        found["trained"]["memory"][2],
+        found["trained"]["error_by_context"][1],
     ]
 
 
@@ -354,8 +395,9 @@ def test_a_comparison_on_texts_counts_bytes(tmp_path, monkeypatch):
     found = numbers["seeds"][0]["kernels"]["kneser-ney"]
     bits = found["measures"]["bits per byte"][0]
     assert bits == pytest.approx(found["measures"]["loss"][0] / np.log(2))  # a byte a token
-    assert found["influence_mean"][1] == 0  # beyond three tokens nothing is seen
-    assert found["memory"]["8"] == pytest.approx(0, abs=1e-12)
+    assert found["influence"]["40"]["mean"] == 0  # beyond three tokens nothing is seen
+    assert found["memory"]["8"] == pytest.approx([0, 0], abs=1e-12)
+    assert 0 < found["influence"]["1"]["error"] < found["influence"]["1"]["mean"]
     assert (
         numbers["seeds"][0]["kernels"]["kneser-ney@temperature=2"]["measures"]["z - h"][0]
         < found["measures"]["z - h"][0]

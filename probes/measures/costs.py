@@ -16,17 +16,17 @@ class Cost(NamedTuple):
 
     Attributes
     ----------
-    flops : int
-        Multiplications and additions of matrix products.
-    per_token : float
+    flops : int or None
+        Multiplications and additions of matrix products; None if they were not counted.
+    per_token : float or None
         Flops over tokens read.
-    cache : int
-        Bytes of keys and values.
+    cache : int or None
+        Bytes of keys and values; None if it is not known what the kernel keeps.
     """
 
-    flops: int
-    per_token: float
-    cache: int
+    flops: int | None
+    per_token: float | None
+    cache: int | None
 
 
 class Growth(NamedTuple):
