@@ -126,7 +126,7 @@ def _on_a_process(recipe: CompareRecipe, seed: int, train: Callable[[Source], Ke
         row["drift"] = drift(kernel, prompts, min(SAID, recipe.skip + recipe.length - begun), rng)
         memory = exact_memory(kernel, process, recipe.words)
         influence = exact_influence(kernel, process, recipe.words, recipe.words)
-        edits = sampled_edits(kernel, tokens[:, : recipe.words], 2, rng)
+        edits = sampled_edits(kernel, tokens[:, : recipe.words], 2, rng, process=process)
         table[name] = {
             "measures": {key: list(value) for key, value in row.items()},
             "memory": memory.gain.tolist(),

@@ -184,10 +184,10 @@ def possible(truth: Kernel, tokens: Int[np.ndarray, "sequence time"]) -> Bool[np
     """Whether each sequence can be said, token after token; the first token is taken as given."""
     can = np.ones(len(tokens), dtype=bool)
     for t in range(1, tokens.shape[1]):
-        batch = Batch.from_tokens(tokens[can, : t + 1])
-        if not len(batch.tokens):
+        if not can.any():
             break
-        can[can] = np.isfinite(np.take_along_axis(_laws(truth, batch)[:, -1], tokens[can, t, None], 1)[:, 0])
+        last = _laws(truth, Batch.from_tokens(tokens[can, : t + 1]))[:, -1]
+        can[can] = np.isfinite(np.take_along_axis(last, tokens[can, t, None], 1)[:, 0])
     return can
 
 

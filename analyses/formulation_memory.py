@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from nextlens.analyses.formulation import FLOOR, Estimate, estimate, rows_of
+from nextlens.analyses.formulation import FLOOR, Estimate, estimate, possible, rows_of
 from nextlens.models.arguments import at_least
 from nextlens.models.batch import Batch
 from nextlens.models.chunks import device_of
@@ -167,9 +167,17 @@ def sampled_influence(
 
 
 def sampled_edits(
-    kernel: Kernel, tokens: Int[np.ndarray, "sequence time"], lag: int, rng: np.random.Generator
+    kernel: Kernel,
+    tokens: Int[np.ndarray, "sequence time"],
+    lag: int,
+    rng: np.random.Generator,
+    *,
+    process: Process | None = None,
 ) -> dict[str, Moved]:
-    """How far the next law moves when a token is inserted, or deleted, ``lag`` back."""
+    """How far the next law moves when a token is inserted, or deleted, ``lag`` back.
+
+    With a process, over those edited sequences that it can say; NaN if there is none.
+    """
     base = last_laws(kernel, tokens)
     place = tokens.shape[1] - lag
     extra = rng.choice(tokens.ravel(), (len(tokens), 1))
@@ -177,20 +185,21 @@ def sampled_edits(
         "insertion": np.concatenate([tokens[:, :place], extra, tokens[:, place:]], axis=1)[:, 1:],
         "deletion": np.delete(tokens, place, axis=1),
     }
-    return {
-        name: _moved(measures.total_variation(base, last_laws(kernel, edited))[:, None])
-        for name, edited in families.items()
-    }
+    found = {}
+    for name, edited in families.items():
+        can = np.ones(len(edited), bool) if process is None else possible(process, edited)
+        found[name] = _moved(measures.total_variation(base[can], last_laws(kernel, edited[can]))[:, None])
+    return found
 
 
 def _moved(apart: Float[np.ndarray, "sequence other"]) -> Moved:
-    return Moved(*estimate(apart), float(apart.max()))
+    return Moved(*estimate(apart), float(apart.max())) if len(apart) else Moved(*[float("nan")] * 3)
 
 
 @torch.no_grad()
 def last_laws(kernel: Kernel, tokens: Int[np.ndarray, "sequence time"]) -> Float[np.ndarray, "sequence token"]:
     """The law of what follows each sequence, in nats."""
-    rows = []
+    rows = [np.empty((0, kernel.n_tokens))]
     chunk = max(1, 2**24 // (tokens.shape[1] * kernel.n_tokens))
     for start in range(0, len(tokens), chunk):
         batch = Batch.from_tokens(np.pad(tokens[start : start + chunk], ((0, 0), (0, 1))))

@@ -139,6 +139,9 @@ def test_sampled_memory_and_influence_come_near_the_exact_ones():
     assert all(moved[k].worst <= INFLUENCE_SUP[k - 1] + 1e-5 for k in (1, 3))
     edits = sampled_edits(markov(mess3(), 1), tokens[:20, :9], 2, np.random.default_rng(3))
     assert edits["insertion"].worst == 0  # a bigram sees the last token only
+    words = golden_mean().sample(20, 5, np.random.default_rng(3))
+    kept = sampled_edits(golden_mean(), words, 2, np.random.default_rng(3), process=golden_mean())
+    assert all(np.isfinite(one.mean) for one in kept.values())  # what 1 1 would come of is left out
     with pytest.raises(ValueError, match="positions before the last few"):
         sampled_memory(mess3(), tokens, [13], last=2)
 
@@ -240,6 +243,7 @@ def test_a_law_that_says_what_cannot_come_loses_precision_and_its_strings():
     process = golden_mean()  # which never says 1 1
     pairs = np.array(list(itertools.product((0, 1), repeat=4)))
     assert possible(process, pairs).tolist() == ["11" not in "".join(map(str, word)) for word in pairs]
+    assert not possible(process, np.ones((2, 5), dtype=np.int64)).any()
     words = process.sample(200, 12, np.random.default_rng(0))
     made = {"flat": lambda kernel: Tempered(kernel, 1e6), "plain": lambda kernel: Tempered(kernel, 1.0)}
     made["top-p"] = lambda kernel: Nucleus(kernel, 0.9)
