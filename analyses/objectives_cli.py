@@ -187,7 +187,8 @@ def countdown(
     """Does a model that writes sums down reach the number it is asked for?
 
     Trains transformers with each objective on Countdown: a target is to be made of some numbers by sums, differences,
-    products and quotients; shares that reach targets known and new, beside any sums that keep the rules.
+    products and quotients; shares that reach it from numbers and for targets that training knew or never had, beside
+    any sums that keep the rules.
     """
     from nextlens.analyses.objectives_countdown import CountdownRecipe
     from nextlens.analyses.objectives_table import run, summary

@@ -17,15 +17,23 @@ from nextlens.models.tasks.prompted import prompts_of
 
 #: Questions of each split on which a model is measured.
 MEASURED = 400
+#: What is given and asked for, by name: sets of numbers and targets, each of training or held out from it.
+SPLITS = {
+    "known numbers, known target": {"numbers": "seen", "targets": "seen"},
+    "new numbers, known target": {"numbers": "new", "targets": "seen"},
+    "new numbers, new target": {"numbers": "new", "targets": "new"},
+}
+REACHES = (
+    "share of answers, greedily, whose sums are true, use up all numbers, and end at the target; known: training may "
+    "have had this set of numbers, in whatever order, and asked for this target; new: it never did"
+)
+ANY = "null: of all answers to these questions that keep the rules, the share that reaches the target"
+KEEPS = "share of answers whose sums are true and use up all numbers, whatever they end at; new numbers, known targets"
 #: What is measured, by name.
 MEASURES = {
-    "reaches a target it knows": "share of answers, greedily, whose sums are true, use what is left, and end at the "
-    "target; targets that training asked for, numbers drawn anew (training may have had them)",
-    "reaches a new target": "the same of targets that training never asked for",
-    "keeps the rules": "share of answers to known targets whose sums are true and use up all numbers, right or not",
-    "any such sums, known target": "null: of all answers to these questions that keep the rules, the share that "
-    "reaches the target",
-    "any such sums, new target": "the same of new targets",
+    **dict.fromkeys(SPLITS, REACHES),
+    "keeps the rules": KEEPS,
+    **{f"any such sums: {split}": ANY for split in SPLITS},
 }
 
 
@@ -44,7 +52,7 @@ class CountdownRecipe(TableRecipe):
         If a value is out of range.
     """
 
-    objectives: tuple[str, ...] = ("next-token", "next-latent")
+    objectives: tuple[str, ...] = ("next-token", "next-latent", "registers")
     n_layers: int = 4
     cpu_seconds: float | int = 60.0
     n_numbers: int = 3
@@ -67,18 +75,30 @@ class CountdownRecipe(TableRecipe):
 
     def measured(self, model: Hooked) -> dict[str, float]:
         """Of questions that depend on nothing but the task."""
-        known, new = (countdown_measures(model, self.task, split) for split in ("seen", "new"))
-        values = (known["reaches"], new["reaches"], known["keeps"], known["null"], new["null"])
-        return dict(zip(MEASURES, values, strict=True))
+        found = {name: countdown_measures(model, self.task, **split) for name, split in SPLITS.items()}
+        return {
+            **{name: one["reaches"] for name, one in found.items()},
+            "keeps the rules": found["new numbers, known target"]["keeps"],
+            **{f"any such sums: {name}": one["null"] for name, one in found.items()},
+        }
 
 
-def countdown_measures(model: Hooked, task: Countdown, targets: str, *, n: int = MEASURED) -> dict[str, float]:
-    """What a model answers to ``n`` questions, greedily: ``reaches``, ``keeps`` and ``null`` of :data:`MEASURES`."""
-    drawn = task.draw(n, np.random.default_rng(5), targets=targets)
+def countdown_measures(
+    model: Hooked, task: Countdown, *, numbers: str, targets: str, n: int = MEASURED
+) -> dict[str, float]:
+    """What a model answers to ``n`` questions of :data:`SPLITS`, greedily.
+
+    Returns
+    -------
+    dict
+        ``reaches``, ``keeps`` and ``null``: the share that ends at the target by the rules, that keeps the rules, and
+        that reaches it of all answers that keep the rules.
+    """
+    drawn = task.draw(n, np.random.default_rng(5), numbers=numbers, targets=targets)
     prompts = prompts_of(drawn)
     said = complete(model, prompts.to(model.unembedding.device), task.length - prompts.shape[1])
     texts = [task.spelled(row) for row in np.concatenate([prompts.numpy(), said.cpu().numpy()], axis=1)]
-    ends = [list(results(numbers, task.largest)) for numbers in drawn.tokens.values[:, : task.n_numbers].tolist()]
+    ends = [list(results(given, task.largest)) for given in drawn.tokens.values[:, : task.n_numbers].tolist()]
     reached = [np.mean(np.array(one) == target) for one, target in zip(ends, drawn.target.values, strict=True)]
     return {
         "reaches": float(np.mean([task.reaches(text) for text in texts])),

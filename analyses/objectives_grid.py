@@ -26,7 +26,7 @@ MEASURES = {
     "valid trajectories": "share of rides between new pairs of crossings, driven greedily, that keep to the streets "
     "and end at the goal",
     "sequence compression": "share of pairs of different ways to one crossing, with one goal and of one length, behind "
-    "which the model drives on alike; rides between pairs of crossings that training saw",
+    "which the model drives on alike; both rides between pairs of crossings that no training saw",
     "effective latent rank": "exp of the entropy of normalised singular values of final states, not centred",
     "detour robustness": "valid trajectories when a move is replaced, with probability 0.75, by another from which the "
     "goal can still be reached in time",
@@ -36,7 +36,7 @@ PREFIX = 4
 
 
 def grid_measures(model: Hooked, task: StreetGrid, rng: np.random.Generator, *, n: int = 300) -> dict[str, float]:
-    """All of :data:`MEASURES`, on ``n`` rides between pairs of crossings that no training saw, compression apart."""
+    """All of :data:`MEASURES`, on ``n`` rides, or pairs of them, between pairs of crossings that no training saw."""
     drawn = task.draw(n, rng, pairs="new")
     return {
         "next-token test": next_token_test(model, task, drawn),
@@ -90,12 +90,15 @@ def sequence_compression(
 ) -> float:
     """How often the model drives on alike behind two different ways to one crossing, of one length and with one goal.
 
+    Of ``n_rides`` between pairs of crossings that no training saw, at most ``n_pairs`` that meet behind
+    :data:`PREFIX` moves; one pair for each crossing and goal.
+
     Raises
     ------
     ValueError
         If no two rides meet.
     """
-    rides = task.draw(n_rides, rng)
+    rides = task.draw(n_rides, rng, pairs="new")
     tokens, at = rides.tokens.values, 1 + PREFIX
     meeting: dict[tuple[int, int], dict[tuple[int, ...], int]] = defaultdict(dict)
     for row in np.flatnonzero(

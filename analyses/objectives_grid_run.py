@@ -50,7 +50,7 @@ class GridRecipe(TableRecipe):
 
     @property
     def about(self) -> str:
-        return f"street grid: {self.height} by {self.width} crossings, rides between new pairs (compression: known)"
+        return f"street grid: {self.height} by {self.width} crossings, rides between pairs no training saw"
 
     def measured(self, model: Hooked) -> dict[str, float]:
         """The five measures, and how far the model's law is from the exact one."""

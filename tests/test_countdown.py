@@ -123,10 +123,10 @@ class Solver:
 
 def test_who_searches_reaches_every_target_and_who_keeps_the_rules_alone_as_many_as_any_such_sums():
     task = CountdownRecipe().task
-    found = countdown_measures(Solver(task), task, "new", n=40)
+    found = countdown_measures(Solver(task), task, numbers="new", targets="new", n=40)
     assert (found["reaches"], found["keeps"]) == (1, 1)
     assert 0 < found["null"] < 0.2
-    aimless = countdown_measures(Solver(task, aimless=True), task, "seen", n=40)
+    aimless = countdown_measures(Solver(task, aimless=True), task, numbers="seen", targets="seen", n=40)
     assert aimless["keeps"] == 1
     assert aimless["reaches"] < 0.3
 
@@ -136,7 +136,7 @@ def test_a_run_puts_the_measures_of_every_objective_in_one_table(tmp_path, monke
     monkeypatch.setattr("nextlens.analyses.objectives_countdown.countdown_measures", few)
     recipe = CountdownRecipe(d_model=8, n_layers=1, n_heads=1, batch_size=4, steps=2, seeds=(0,), most=6)
     numbers = run(recipe, tmp_path, n_jobs=1)
-    assert list(numbers["measures"])[:5] == list(numbers["protocols"])
+    assert list(numbers["measures"])[:7] == list(numbers["protocols"])
     assert numbers["repeat"] in summary(recipe, numbers, tmp_path)
     made = []
     monkeypatch.setattr("nextlens.analyses.objectives_cli.answer", lambda recipe, *rest, **how: made.append(recipe))
@@ -152,6 +152,39 @@ def test_new_targets_are_never_seen():
     assert len(TASK.held_out) == 9
     with pytest.raises(ValueError, match="there are none with new=0"):
         dataclasses.replace(TASK, new=0).draw(1, np.random.default_rng(0), targets="new")
+
+
+SMALL = Countdown(n_numbers=3, most=9, lowest=1, highest=20, largest=60, new=0.2)
+
+
+def test_new_sets_of_numbers_are_never_seen_in_any_order():
+    drawn = [
+        SMALL.draw(4000, np.random.default_rng(2), numbers=split).tokens.values[:, :3] for split in ("seen", "new")
+    ]
+    seen, new = ({tuple(sorted(row)) for row in rows.tolist()} for rows in drawn)
+    every = np.array(list(itertools.combinations_with_replacement(range(1, 10), 3)))
+    assert not seen & new
+    assert seen | new <= set(map(tuple, every.tolist()))
+    assert len(seen | new) > 0.97 * len(every)
+    assert len(new) / len(every) == pytest.approx(0.2, abs=0.08)
+
+
+def test_about_the_share_that_is_asked_for_is_held_out_whatever_the_order_and_by_the_seed():
+    rows = np.random.default_rng(0).integers(1, 101, (20_000, 4))
+    held = TASK.is_held_out(rows)
+    assert held.mean() == pytest.approx(0.1, abs=0.008)
+    assert (TASK.is_held_out(rows[:, [2, 0, 3, 1]]) == held).all()
+    other = dataclasses.replace(TASK, seed=1).is_held_out(rows)
+    assert (other & held).mean() == pytest.approx(0.01, abs=0.004)
+    assert not dataclasses.replace(TASK, new=0).is_held_out(rows).any()
+
+
+def test_a_target_that_cannot_be_reached_is_refused_and_does_not_hang():
+    far = Countdown(n_numbers=2, most=2, lowest=10, highest=20, largest=60)
+    with pytest.raises(ValueError, match=r"targets='seen', numbers='seen': .* chains of operations hold none"):
+        far.draw(1000, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="numbers='old' is not one of"):
+        TASK.draw(1, np.random.default_rng(0), numbers="old")
 
 
 def test_only_the_answer_is_asked_for():

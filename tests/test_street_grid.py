@@ -44,7 +44,7 @@ class Driver:
             crossings[:, step] = here
         law = self.task.law(crossings, np.broadcast_to(goal[:, None], tokens.shape))
         if self.lost:
-            shift = (tokens.sum(1) % 2)[:, None, None]
+            shift = ((tokens * np.arange(tokens.shape[1])).sum(1) % 2)[:, None, None]
             law = np.where(shift, np.roll(law, 1, axis=2), law)
         law = np.concatenate([law, np.zeros((*tokens.shape, 1))], axis=2)
         return torch.from_numpy(np.log(np.maximum(law, 1e-300)))
@@ -106,6 +106,20 @@ def test_a_driver_who_knows_the_town_passes_every_test_and_one_who_forgets_none(
     assert detour_robustness(lost, TOWN, drawn, rng) < 0.5
     assert sequence_compression(knows, TOWN, rng, n_pairs=50, n_rides=5000) == 1
     assert sequence_compression(lost, TOWN, rng, n_pairs=50, n_rides=5000) < 0.8
+
+
+def test_compression_is_of_rides_that_no_training_saw(monkeypatch):
+    prompts = []
+    monkeypatch.setattr(
+        objectives_grid, "complete", lambda model, read, n, **how: prompts.append(read) or torch.zeros(len(read), n)
+    )
+    assert sequence_compression(Driver(TOWN), TOWN, np.random.default_rng(0), n_pairs=40, n_rides=4000) == 1
+    one, other = prompts[0][::2].numpy(), prompts[0][1::2].numpy()
+    assert len(one) == 40
+    for rides in (one, other):
+        assert TOWN.held_out[rides[:, 0], rides[:, 1]].all()
+    assert (one[:, 1] == other[:, 1]).all()
+    assert (one != other).any(1).all()
 
 
 def test_detours_are_made():

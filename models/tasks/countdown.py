@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt64
 
 from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.tasks.prompted import PromptedTask, labelled
 
 #: Signs of operations, in the order of their tokens.
 SIGNS = "+-*/"
+#: Chains of operations that are drawn in vain before there are said to be none of the kind.
+TRIED = 200_000
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Countdown(PromptedTask):
     Numbers are drawn from ``1 .. most``; an answer is a chain of ``n_numbers - 1`` operations between two numbers that
     are left, larger first, whose differences are not negative and quotients whole, so that the last result is the
     target. Targets lie in ``lowest .. highest``; of these a share ``new`` is asked for in no sequence of the ``seen``
-    split. Between question and answer stand ``pauses`` tokens at which to think (arXiv:2511.05963, §4.2, has 8, 4
-    numbers, and targets 10 .. 100).
+    split, and of sets of numbers, in whatever order, about as large a share is given in none. Between question and
+    answer stand ``pauses`` tokens at which to think (arXiv:2511.05963, §4.2, has 8, 4 numbers, and targets 10 .. 100).
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ class Countdown(PromptedTask):
     pauses : int, default=8
     new : float, default=0.1
     seed : int, default=0
-        Of the targets held out.
+        Of the targets and sets of numbers held out.
 
     Raises
     ------
@@ -85,20 +87,33 @@ class Countdown(PromptedTask):
         rng = np.random.default_rng([self.seed, 0])
         return np.sort(rng.permutation(targets)[: round(self.new * len(targets))])
 
-    def draw(self, n_sequences: int, rng: np.random.Generator, *, targets: str = "seen") -> xr.Dataset:
+    def is_held_out(self, numbers: Int[np.ndarray, "some number"]) -> Bool[np.ndarray, " some"]:
+        """Whether each set of numbers, whatever their order, is given in the ``new`` split alone.
+
+        It is, if a hash of it and of the seed lies in the lowest share ``new`` of all values: of sets there are too
+        many for a list of them.
+        """
+        mixed = np.full(len(numbers), self.seed % 2**64, dtype=np.uint64)
+        for column in np.sort(numbers, axis=1).T:
+            mixed = _mixed(mixed + column.astype(np.uint64))
+        return mixed / 2.0**64 < self.new
+
+    def draw(
+        self, n_sequences: int, rng: np.random.Generator, *, targets: str = "seen", numbers: str = "seen"
+    ) -> xr.Dataset:
         """See :meth:`PromptedTask.draw`; the latent ``target`` (sequence).
 
         Parameters
         ----------
         n_sequences : int
         rng : Generator
-        targets : {"seen", "new"}
-            Which of them are asked for.
+        targets, numbers : {"seen", "new"}
+            Which targets are asked for, and which sets of numbers given.
 
         Raises
         ------
         ValueError
-            If there are no such targets.
+            If there are no such targets, or :data:`TRIED` chains of operations hold no such sequence.
         """
         at_least("n_sequences", n_sequences, 1)
         wanted = np.zeros(self.largest + 1, dtype=bool)
@@ -106,20 +121,25 @@ class Countdown(PromptedTask):
         wanted[self.held_out] = targets == "new"
         if not wanted.any():
             raise ValueError(f"targets={targets!r}: there are none with new={self.new:g}")
+        one_of("numbers", numbers, ("seen", "new"))
         found: list[Int[np.ndarray, "some position"]] = []
-        while sum(map(len, found)) < n_sequences:
-            found.append(self._tried(4 * n_sequences, rng, wanted))
+        tried = 0
+        while (some := sum(map(len, found))) < n_sequences:
+            if not some and tried > TRIED:
+                raise ValueError(f"targets={targets!r}, numbers={numbers!r}: {tried} chains of operations hold none")
+            found.append(self._tried(4 * n_sequences, rng, wanted, new_numbers=numbers == "new"))
+            tried += 4 * n_sequences
         tokens = np.concatenate(found)[:n_sequences]
         answer = np.broadcast_to(np.arange(self.length) >= self.n_numbers + 1 + self.pauses, tokens.shape)
         positions = np.broadcast_to(np.arange(self.length), tokens.shape)
         return labelled(tokens, positions, answer, target=("sequence", tokens[:, self.n_numbers]))
 
     def _tried(
-        self, n: int, rng: np.random.Generator, wanted: Bool[np.ndarray, " number"]
+        self, n: int, rng: np.random.Generator, wanted: Bool[np.ndarray, " number"], *, new_numbers: bool
     ) -> Int[np.ndarray, "some position"]:
-        """Random chains of operations; those that are allowed and end at a wanted target."""
+        """Random chains of operations; those that are allowed, of wanted numbers, and end at a wanted target."""
         numbers = rng.integers(1, self.most + 1, (n, self.n_numbers))
-        left, good, said = numbers.copy(), np.ones(n, dtype=bool), []
+        left, good, said = numbers.copy(), self.is_held_out(numbers) == new_numbers, []
         plus = self.largest + 1
         equals, comma, pause = plus + len(SIGNS), plus + len(SIGNS) + 1, plus + len(SIGNS) + 2
         for step in range(self.n_numbers - 1):
@@ -167,3 +187,11 @@ class Countdown(PromptedTask):
                 return None
             left.append(result)
         return left
+
+
+def _mixed(values: UInt64[np.ndarray, " some"]) -> UInt64[np.ndarray, " some"]:
+    """Bits that each depend on all bits of the value (splitmix64, Steele, Lea and Flood 2014)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
