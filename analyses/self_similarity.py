@@ -30,6 +30,8 @@ MEANING = {
 NULLS = 19
 #: Documents drawn anew for an interval.
 DRAWS = 400
+#: What is said of every exponent.
+COLUMNS = ("value", "low", "high", "text_low", "text_high", "shuffled", "shuffled_sd", "phases")
 #: Lags at which m is looked at.
 LAGS = (1, 2, 5, 10)
 
@@ -41,8 +43,9 @@ class SelfSimilarity:
     Attributes
     ----------
     data : xarray.Dataset
-        Dims (series, estimator): ``value``, ``low`` and ``high`` (95 %, documents drawn anew), ``shuffled`` and
-        ``shuffled_sd``, ``phases`` (mean of phase-randomised twins). NaN where an estimator refused.
+        Dims (series, estimator): ``value``, ``low`` and ``high`` (95 %, documents drawn anew), ``text_low`` and
+        ``text_high`` (95 %, whole texts left out), ``shuffled`` and ``shuffled_sd``, ``phases`` (mean of
+        phase-randomised twins). NaN where an estimator refused.
     reports : dict of str to FractalReport
         The verdict on each series, with its references and counts.
     refused : dict of str
@@ -72,6 +75,7 @@ def self_similarity(
     n_shuffles: int = 399,
     calibration_draws: int = 2,
     smoothing: float = 0.0,
+    texts: Sequence[str] | None = None,
 ) -> SelfSimilarity:
     """Exponents and verdicts of surprisal, and of its two parts.
 
@@ -87,6 +91,8 @@ def self_similarity(
     series : sequence of {"z", "h", "m"}
     n_shuffles, calibration_draws, smoothing
         As :func:`~nextlens.probes.fractal.report.report`.
+    texts : sequence of str, optional
+        Which text each document is a stretch of.
 
     Raises
     ------
@@ -108,7 +114,7 @@ def self_similarity(
                 calibration_draws=calibration_draws,
                 smoothing=smoothing,
             )
-            tables.append(exponents(rows[name], rng, smoothing=smoothing).expand_dims(series=[name]))
+            tables.append(exponents(rows[name], rng, smoothing=smoothing, texts=texts).expand_dims(series=[name]))
         except ValueError as reason:
             if "constant" not in str(reason):
                 raise
@@ -121,7 +127,11 @@ def self_similarity(
 
 
 def exponents(
-    rows: Float[np.ndarray, "document position"], rng: np.random.Generator, *, smoothing: float = 0.0
+    rows: Float[np.ndarray, "document position"],
+    rng: np.random.Generator,
+    *,
+    smoothing: float = 0.0,
+    texts: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Every estimator on documents less the mean of each position, on shuffles, and on phase-randomised twins.
 
@@ -134,11 +144,9 @@ def exponents(
     estimators = estimators_for(pooled.shape[1], smoothing)
     shuffles = [fractal.shuffled(pooled, rng) for _ in range(NULLS)]
     twins = [fractal.phase_randomised(pooled, rng) for _ in range(NULLS)]
-    columns: dict[str, list[float]] = {
-        name: [] for name in ("value", "low", "high", "shuffled", "shuffled_sd", "phases")
-    }
+    columns: dict[str, list[float]] = {name: [] for name in COLUMNS}
     for name, estimator in estimators.items():
-        row = _beside_nulls(estimator, pooled, shuffles, twins if name != "S" else [], rng)
+        row = _beside_nulls(estimator, pooled, shuffles, twins if name != "S" else [], rng, texts)
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
     return xr.Dataset(
@@ -175,6 +183,7 @@ def by_context(
     skip: int = 0,
     n_shuffles: int = 399,
     whole: Scored | None = None,
+    texts: Sequence[str] | None = None,
     stride: Callable[[int], int] = lambda k: max(1, k // 4),
 ) -> xr.Dataset:
     """The memory of surprisal when only the last k tokens are seen before each; the last k is the whole document.
@@ -186,6 +195,8 @@ def by_context(
         Positions left out at the start of each document.
     whole : Scored, optional
         Of the same documents read whole, nothing skipped, if that is at hand.
+    texts : sequence of str, optional
+        Which text each document is a stretch of; whole texts are then left out for the interval of ``less``.
     stride : callable, default k // 4
         How far windows move, given their context; 1 is exact and dear.
 
@@ -193,9 +204,10 @@ def by_context(
     -------
     xarray.Dataset
         Dim context (0 stands for the whole document): ``mean`` bits; ``rescaled``, ``rescaled_shuffled``,
-        ``whittle``, ``low``, ``high``, ``whittle_shuffled``; ``verdict``.
+        ``whittle``, ``low``, ``high``, ``whittle_shuffled``; ``verdict``; ``less``, local Whittle of the whole document
+        less this one, with ``less_low`` and ``less_high``, the same documents being left out of both.
     """
-    rows = []
+    rows: list[tuple[dict[str, float | str], Estimate]] = []
     for k in contexts:
         at_least("contexts", k, 1)
         with warnings.catch_warnings():
@@ -203,17 +215,20 @@ def by_context(
             rows.append(_memory(scored(kernel, tokens, context=k, stride=stride(k)).after(skip), rng, n_shuffles))
     last = scored(kernel, tokens) if whole is None else whole
     rows.append(_memory(last.after(skip), rng, n_shuffles))
-    columns = {name: ("context", np.array([row[name] for row in rows])) for name in rows[0]}
+    for row, estimate in rows:
+        less, (low, high) = fractal.difference(rows[-1][1], estimate, group=texts)
+        row.update(less=less, less_low=low, less_high=high)
+    columns = {name: ("context", np.array([row[name] for row, _ in rows])) for name in rows[0][0]}
     return xr.Dataset(columns, coords={"context": [*contexts, 0]}, attrs={"strides": [stride(k) for k in contexts]})
 
 
-def _memory(found: Scored, rng: np.random.Generator, n_shuffles: int) -> dict[str, float | str]:
+def _memory(found: Scored, rng: np.random.Generator, n_shuffles: int) -> tuple[dict[str, float | str], Estimate]:
     rows = fractal.pooled(found.surprisal)
     verdict = fractal.gated_verdict(rows, rng, n_shuffles=n_shuffles)
     band = verdict.bands[1]
     rescaled = estimators_for(rows.shape[1])["H, R/S"]
     shuffled = [rescaled(fractal.shuffled(rows, rng)).value for _ in range(5)]
-    return {
+    said = {
         "mean": float(found.surprisal.mean()),
         "rescaled": rescaled(rows).value,
         "rescaled_shuffled": float(np.mean(shuffled)),
@@ -223,6 +238,7 @@ def _memory(found: Scored, rng: np.random.Generator, n_shuffles: int) -> dict[st
         "whittle_shuffled": band.null.mean,
         "verdict": verdict.outcome,
     }
+    return said, band.estimate
 
 
 def _beside_nulls(
@@ -231,16 +247,18 @@ def _beside_nulls(
     shuffles: Sequence[np.ndarray],
     twins: Sequence[np.ndarray],
     rng: np.random.Generator,
+    texts: Sequence[str] | None,
 ) -> list[float]:
-    """Value, its interval by documents drawn anew, mean and spread on shuffles, mean on twins; NaN where refused."""
+    """:data:`COLUMNS`; NaN where refused."""
     try:
         estimate = estimator(rows)
         low, high = fractal.bootstrap(estimate, rng, draws=DRAWS).interval
+        by_text = (np.nan, np.nan) if texts is None else fractal.by_group(estimate, texts)[0]
         nulls = [estimator(one).value for one in shuffles]
         phases = float(np.mean([estimator(one).value for one in twins])) if twins else np.nan
     except ValueError:
-        return [np.nan] * 6
-    return [estimate.value, low, high, float(np.mean(nulls)), float(np.std(nulls, ddof=1)), phases]
+        return [np.nan] * len(COLUMNS)
+    return [estimate.value, low, high, *by_text, float(np.mean(nulls)), float(np.std(nulls, ddof=1)), phases]
 
 
 def scaling_curves(found: Scored, said: SelfSimilarity, rng: np.random.Generator) -> dict[str, dict[str, list]]:

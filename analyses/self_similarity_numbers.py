@@ -83,6 +83,12 @@ def summary(recipe: SelfSimilarityRecipe, numbers: Mapping[str, Any], folder: Pa
             cells = "".join(f"{_cell([one['exponents'][series][kind] for one in some]):>19s}" for kind in SHOWN)
             said = said_of([one["verdicts"][series] for one in some])
             lines.append(f"{name:{width}s} {bits:8.3f}{cells}  {said}")
+        z = next(iter(by_seed.values()))["exponents"].get("z", {}).get("H, Whittle T^0.5", {})
+        if z.get("text_low") is not None:
+            lines.append(
+                f"{'':{width}s}  z, Whittle T^0.5: [{z['low']:.3f}, {z['high']:.3f}] with documents drawn anew, "
+                f"[{z['text_low']:.3f}, {z['text_high']:.3f}] with whole texts left out"
+            )
         some = [one["m"] for one in by_seed.values()]
         lag = np.mean([one["autocorrelation"]["1"] for one in some])
         perbyte = [one["bits_per_byte"] for one in by_seed.values() if one["bits_per_byte"]]
@@ -105,6 +111,11 @@ def summary(recipe: SelfSimilarityRecipe, numbers: Mapping[str, Any], folder: Pa
             lines.append(
                 f"  {k or 'all':>6}  {one['mean'][i]:.3f}  {one['rescaled'][i]:.3f}  "
                 f"{one['whittle'][i]:.3f} [{one['low'][i]:.3f}, {one['high'][i]:.3f}]  {one['verdict'][i]}"
+                + (
+                    f"; all less this {one['less'][i]:+.3f} [{one['less_low'][i]:+.3f}, {one['less_high'][i]:+.3f}]"
+                    if k
+                    else ""
+                )
             )
     lines.append(LIMITS)
     lines.append(f"look at    {folder / 'scaling.png'}, then exponents.png and {NUMBERS} beside it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from nextlens.models.kernel import Kernel
 CELLS = 2**25
 #: How far the sum of a row may be from 1, in nats.
 SUMS_TO_ONE = 1e-3
-#: Tokens on which it is asked whether the future changes the past, and by how much a probability may.
-ASKED, FORESIGHT = 64, 1e-3
+#: Tokens and documents of which it is asked whether the future changes the past, and by how much a probability may.
+ASKED, ASKED_OF, FORESIGHT = 64, 4, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +101,13 @@ def scored(
     _refuse_longer(kernel, min(context, time))
     z, h = np.empty((len(tokens), time)), np.empty((len(tokens), time))
     z[:, :context], h[:, :context] = _read(kernel, tokens[:, : context + 1])
-    starts = [*range(stride, time - context, stride), time - context] if time > context else []
-    if starts:
-        windows = np.stack([tokens[:, start : start + context + 1] for start in starts], axis=1)
+    ends = [*range(context + stride, time, stride), time] if time > context else []
+    if ends:
+        windows = np.stack([tokens[:, end - context : end + 1] for end in ends], axis=1)
         last = _read(kernel, windows.reshape(-1, context + 1), last=stride)
-        shape = (len(tokens), len(starts), stride)
-        for column, start in enumerate(starts):
-            fresh = slice(start + context - stride, start + context)
-            z[:, fresh], h[:, fresh] = (found.reshape(shape)[:, column] for found in last)
+        shape = (len(tokens), len(ends), stride)
+        for column, (begin, end) in enumerate(pairwise([context, *ends])):
+            z[:, begin:end], h[:, begin:end] = (found.reshape(shape)[:, column, begin - end :] for found in last)
     if stride == 1:
         return Scored(z, h, f"the last {context} tokens before each")
     warnings.warn(
@@ -172,32 +172,37 @@ def refuse_unlawful(rows: Float[Tensor, "row position vocab"], document: int, po
 
 @torch.no_grad()
 def refuse_foresight(kernel: Kernel, tokens: Int[np.ndarray, "document time"]) -> None:
-    """Raise if laws of the first document are others once more of it is there, by at most 64 tokens of it.
+    """Raise if laws of the first few documents are others once more of them is there, by at most 64 tokens of each.
 
     Raises
     ------
     ValueError
         Naming the law and the first position.
     """
-    some = tokens[:1, : ASKED + 1]
+    some = tokens[:ASKED_OF, : ASKED + 1]
     half = max(1, (some.shape[1] - 1) // 2)
     batches = [Batch.from_tokens(one) for one in (some[:, : half + 1], some)]
-    short, whole = (kernel.log_probs(batch.to(device_of(kernel, batch)))[0, :half].exp() for batch in batches)
+    short, whole = (kernel.log_probs(batch.to(device_of(kernel, batch)))[:, :half].exp() for batch in batches)
     changed = ((short - whole).abs() > FORESIGHT).any(-1)
     if changed.any():
-        t = int(changed.nonzero()[0, 0])
+        document, t = changed.nonzero()[0].tolist()
         raise ValueError(
             "the kernel breaks the law that the future never changes the past, first at position "
-            f"{t} of document 0: probabilities move by {float((short - whole)[t].abs().max()):.3g} when tokens after "
-            f"{half} are there"
+            f"{t} of document {document}: probabilities move by {float((short - whole)[document, t].abs().max()):.3g} "
+            f"when tokens after {half} are there"
         )
 
 
 def _levelled(values: Float[np.ndarray, "document position"], context: int, stride: int) -> np.ndarray:
-    """Values less the mean of their place between two beginnings of windows, over documents and windows."""
-    later, level = values[:, context:], values[:, context:].mean() if values.shape[1] > context else 0.0
+    """Values less the mean of their place between two beginnings of windows, over documents and windows.
+
+    Of the last window, which may move less far, the last places are read.
+    """
+    later = values[:, context:]
     place = np.arange(later.shape[1]) % stride
+    rest = later.shape[1] % stride
+    place[later.shape[1] - rest :] += stride - rest
     levelled = values.copy()
-    for one in range(min(stride, later.shape[1])):
-        levelled[:, context:][:, place == one] += level - later[:, place == one].mean()
+    for one in np.unique(place):
+        levelled[:, context:][:, place == one] += later.mean() - later[:, place == one].mean()
     return levelled

@@ -95,7 +95,8 @@ def run(
             kept = series.after(recipe.skip)
             rng = np.random.default_rng([recipe.seeds.index(seed), seed, *map(ord, source.name)])
             key = (source.name, seed)
-            found[key] = self_similarity(kept, rng, n_shuffles=recipe.shuffles, smoothing=recipe.smoothing)
+            texts = source.texts or None
+            found[key] = self_similarity(kept, rng, n_shuffles=recipe.shuffles, smoothing=recipe.smoothing, texts=texts)
             if source.name not in curves:
                 curves[source.name] = scaling_curves(kept, found[key], rng)
             if recipe.contexts and source.name.split(" on ")[0] == (recipe.ablated or recipe.read_by[0]):
@@ -107,6 +108,7 @@ def run(
                     skip=recipe.skip,
                     n_shuffles=recipe.shuffles,
                     whole=series if not recipe.context else None,
+                    texts=texts,
                 )
             bits = float(series.surprisal.sum())
             notes[key] = {

@@ -34,6 +34,38 @@ RESAMPLED = {
 }
 
 
+def test_groups_are_left_out_whole_and_neighbours_do_not_count_twice():
+    rng = np.random.default_rng(0)
+    rows = fractal.autoregressive((24, 300), 0.5, rng)
+    found = fractal.local_whittle(rows)
+    group = [str(i // 4) for i in range(24)]
+    (low, high), by = fractal.by_group(found, group)
+    without = np.array([fractal.local_whittle(rows[[one != name for one in group]]).value for name in "012345"])
+    half = 2.570582 * np.sqrt(5 / 6 * ((without - without.mean()) ** 2).sum())
+    assert (low, high) == pytest.approx((found.value - half, found.value + half))
+    assert by == "jackknife over 6 groups"
+    assert fractal.by_group(found, range(24))[0] == pytest.approx(found.interval)
+    copies = fractal.local_whittle(np.repeat(rows[:8], 3, axis=0))
+    apart = [np.ptp(one) for one in (copies.interval, fractal.by_group(copies, [i // 3 for i in range(24)])[0])]
+    assert apart[1] > 1.5 * apart[0]
+    with pytest.raises(ValueError, match="names 5 documents; the estimate is of 24"):
+        fractal.by_group(found, group[:5])
+    with pytest.raises(ValueError, match="not of documents"):
+        fractal.by_group(fractal.local_whittle(rows[0]), ["a"])
+
+
+def test_a_difference_of_the_same_documents_is_known_better_than_either():
+    rng = np.random.default_rng(1)
+    rows = fractal.fractional_gaussian_noise((30, 512), 0.7, rng)
+    one, other = (fractal.local_whittle(x) for x in (rows, rows + 0.3 * rng.standard_normal(rows.shape)))
+    value, (low, high) = fractal.difference(one, other)
+    assert value == one.value - other.value
+    assert high - low < 0.7 * np.ptp(one.interval)
+    assert fractal.difference(one, one) == (0.0, (0.0, 0.0))
+    with pytest.raises(ValueError, match="of 30 documents and other of 29"):
+        fractal.difference(one, fractal.local_whittle(rows[1:]))
+
+
 @pytest.mark.parametrize("name", RESAMPLED)
 def test_a_resample_is_the_estimate_of_the_documents_drawn(name):
     estimator = RESAMPLED[name]

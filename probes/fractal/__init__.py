@@ -15,7 +15,7 @@ from nextlens.probes.fractal.adversaries import (
 )
 from nextlens.probes.fractal.calibration import Calibration, Null, calibrated, calibrated_hurst, null
 from nextlens.probes.fractal.detrended import detrended_fluctuations
-from nextlens.probes.fractal.estimate import Estimate, Line, Resampled, bootstrap, local_slopes
+from nextlens.probes.fractal.estimate import Estimate, Line, Resampled, bootstrap, by_group, difference, local_slopes
 from nextlens.probes.fractal.increments import (
     aggregated_variance,
     higuchi,
@@ -66,11 +66,13 @@ __all__ = [
     "bandwidth",
     "bandwidth_sweep",
     "bootstrap",
+    "by_group",
     "calibrated",
     "calibrated_hurst",
     "cauchy",
     "cut",
     "detrended_fluctuations",
+    "difference",
     "documents",
     "expected_rescaled_range",
     "exponential",

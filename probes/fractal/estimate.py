@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -178,14 +178,78 @@ def jackknife(parts: Parts, value: float) -> tuple[tuple[float, float], str]:
     g = len(parts.sums)
     if g < 2:
         return (-np.inf, np.inf), f"nothing: one {parts.unit} only"
-    left = (parts.sums.sum(0) - parts.sums) / (parts.counts.sum(0) - parts.counts)
-    if not (left > 0).all():
+    without = _without_each(parts)
+    if without is None:
         return (-np.inf, np.inf), f"nothing: without one {parts.unit} a scale is empty"
-    without = parts.refit(left)
-    apart = without - without.sum() / g
-    half = float(stdtrit(g - 1, 0.975) * np.sqrt((g - 1) / g * (apart @ apart)))
-    plural = {"document": "documents", "stretch": "stretches"}[parts.unit]
+    half = _half_width(without)
+    plural = {"document": "documents", "stretch": "stretches", "group": "groups"}[parts.unit]
     return (value - half, value + half), f"jackknife over {g} {plural}"
+
+
+def by_group(estimate: Estimate, group: Sequence[Hashable]) -> tuple[tuple[float, float], str]:
+    """The interval by :func:`jackknife` over groups of documents, such as the books that stretches are of.
+
+    Stretches of one book are alike, so an interval over stretches holds for those books alone.
+
+    Parameters
+    ----------
+    group : sequence
+        Of every document.
+
+    Raises
+    ------
+    ValueError
+        If the estimate is not of documents, or there are not as many groups named as documents.
+    """
+    return jackknife(_merged(estimate, group), estimate.value)
+
+
+def difference(
+    one: Estimate, other: Estimate, *, group: Sequence[Hashable] | None = None
+) -> tuple[float, tuple[float, float]]:
+    """``one - other`` of two readings of the same documents, with a 95 % interval that leaves out the same of both.
+
+    Parameters
+    ----------
+    group : sequence, optional
+        Of every document: whole groups are left out.
+
+    Raises
+    ------
+    ValueError
+        As :func:`by_group`; or if the estimates are of different numbers of documents.
+    """
+    value = one.value - other.value
+    pair = [_merged(estimate, range(len(estimate.parts.sums)) if group is None else group) for estimate in (one, other)]
+    if len(pair[0].sums) != len(pair[1].sums):
+        raise ValueError(f"one is of {len(pair[0].sums)} documents and other of {len(pair[1].sums)}; they must agree")
+    left = [_without_each(parts) for parts in pair]
+    if len(pair[0].sums) < 2 or left[0] is None or left[1] is None:
+        return value, (-np.inf, np.inf)
+    half = _half_width(left[0] - left[1])
+    return value, (value - half, value + half)
+
+
+def _merged(estimate: Estimate, group: Sequence[Hashable]) -> Parts:
+    parts = estimate.parts
+    if parts is None or parts.unit != "document":
+        raise ValueError(f"{estimate.estimator} was not of documents; there is nothing to group")
+    if len(group) != len(parts.sums):
+        raise ValueError(f"group names {len(group)} documents; the estimate is of {len(parts.sums)}")
+    names = list(dict.fromkeys(group))
+    member = np.array([[one == name for one in group] for name in names], dtype=np.float64)
+    return Parts(member @ parts.sums, member @ parts.counts, parts.refit, "group")
+
+
+def _without_each(parts: Parts) -> Float[np.ndarray, " unit"] | None:
+    """Estimates with one unit left out at a time; None if a scale is then empty."""
+    left = (parts.sums.sum(0) - parts.sums) / (parts.counts.sum(0) - parts.counts)
+    return parts.refit(left) if (left > 0).all() else None
+
+
+def _half_width(without: Float[np.ndarray, " unit"]) -> float:
+    g, apart = len(without), without - without.sum() / len(without)
+    return float(stdtrit(g - 1, 0.975) * np.sqrt((g - 1) / g * (apart @ apart)))
 
 
 @dataclass(frozen=True, eq=False)
