@@ -348,6 +348,7 @@ def _verdict(report: FractalReport) -> Mapping[str, object]:
             for band in report.verdict.bands
         ],
         "upper_slope": report.verdict.upper_slope,
+        "upper_less_whittle": [report.verdict.apart[0], *report.verdict.apart[1]],
         "mistaken": report.verdict.mistaken,
         "calibrated_H": report.calibrated_hurst if np.isfinite(report.calibrated_hurst) else None,
         "references": report.references,

@@ -64,15 +64,20 @@ def mess3_surprisal(shape: tuple[int, int], rng: np.random.Generator) -> np.ndar
 
 
 def verdicts(
-    n_documents: str = "64", length: str = "1948", draws: str = "20", n_shuffles: str = "399", only: str = ""
+    n_documents: str = "64",
+    length: str = "1948",
+    draws: str = "20",
+    n_shuffles: str = "399",
+    only: str = "",
+    detrend: str = "position",
 ) -> None:
     """Shares of draws: the first rule, the gated one without its questions on bends and rivals, and the whole.
 
-    Of all processes, or of those whose name holds one of ``only``, with commas between.
+    Of all processes, or of those whose name holds one of ``only``, with commas between; trends removed by ``detrend``.
     """
     shape = (int(n_documents), int(length))
     print(
-        f"{n_documents} documents of {length}, {draws} draws, {n_shuffles} shuffles; trends removed by position; in %"
+        f"{n_documents} documents of {length}, {draws} draws, {n_shuffles} shuffles; trends removed by {detrend}; in %"
     )
     print("first: the first rule. unbent: power-law and low-band if bends and rivals were not asked about")
     short = {"dependent-not-scaling": "not-scaling"}
@@ -83,7 +88,7 @@ def verdicts(
         first, plain, seen = 0, Counter(), Counter()
         for one in range(int(draws)):
             rng = np.random.default_rng([number, one])
-            verdict = gated_verdict(f.pooled(draw(shape, rng)), rng, n_shuffles=int(n_shuffles))
+            verdict = gated_verdict(f.pooled(draw(shape, rng), detrend=detrend), rng, n_shuffles=int(n_shuffles))
             first += first_rule(verdict)
             plain[outcome_of(verdict.gates._replace(straight=(True, True)), verdict.length, shortest=0)] += 1
             seen[verdict.outcome] += 1

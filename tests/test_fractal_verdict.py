@@ -43,6 +43,11 @@ def verdict_on(name: str) -> fractal.Verdict:
     return VERDICTS[name]
 
 
+def test_an_exponent_that_no_rival_reads_has_no_rivals():
+    assert rule.slow_weight(1.4, 1000, float(np.exp(-30 / 1000))) is None
+    assert rule.mistaken_share((30, 1000), 1.4, np.random.default_rng(0)) == 0
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_processes_get_their_verdict(name):
     found = verdict_on(name)
@@ -101,6 +106,9 @@ def test_a_power_law_is_called_only_where_rivals_of_the_same_exponent_would_fail
     assert weak.outcome == ("low-band" if weak.mistaken >= 0.5 else "power-law")
     assert f"pass all this in {weak.mistaken:.0%} of 40 draws" in str(weak)
     assert verdict_on("iid").mistaken is None
+    apart, (low, high) = weak.apart
+    assert apart == pytest.approx(weak.upper_slope - weak.bands[1].estimate.value)
+    assert low < apart < high
 
 
 @pytest.mark.parametrize(("hurst", "slow"), [(0.7, 0.97), (0.85, 0.99)])

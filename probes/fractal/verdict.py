@@ -15,7 +15,7 @@ from nextlens.models.arguments import at_least
 from nextlens.probes.fractal.adversaries import relaxing_spectrum, two_relaxations
 from nextlens.probes.fractal.calibration import Null, against
 from nextlens.probes.fractal.detrended import detrended_fluctuations
-from nextlens.probes.fractal.estimate import Estimate, line
+from nextlens.probes.fractal.estimate import Estimate, difference, line
 from nextlens.probes.fractal.pooled import POWERS, pooled, sweep_of, whole_periodogram
 from nextlens.probes.fractal.series import Series, as_documents, log_spaced
 from nextlens.probes.fractal.spectral import Periodogram, bandwidth, whittle_memory
@@ -87,6 +87,9 @@ class Verdict:
         DFA-2 at twelve scales from 16 to a quarter of the length.
     upper_slope : float
         Its slope on the upper half of them.
+    apart : tuple of float and interval
+        That slope less local Whittle at T^.5, 95 %, the same documents being left out of both: if it holds more than
+        the .1 that are asked for, few documents were asked.
     n_documents, length, n_shuffles : int
     mistaken : float or None
         Of a power law: the share of two relaxation times of the same H and size that pass as one, too.
@@ -97,6 +100,7 @@ class Verdict:
     bands: tuple[Band, ...]
     detrended: Estimate
     upper_slope: float
+    apart: tuple[float, tuple[float, float]]
     n_documents: int
     length: int
     n_shuffles: int
@@ -122,7 +126,8 @@ class Verdict:
             [
                 f"{self.outcome}: {OUTCOMES[self.outcome]} (up to lags of about {self.length // 4})",
                 *rows,
-                f"  DFA-2, upper half of its scales: {self.upper_slope:.3f}",
+                f"  DFA-2, upper half of its scales: {self.upper_slope:.3f}, less local Whittle at T^.5: "
+                f"{self.apart[0]:+.3f} [{self.apart[1][0]:+.3f}, {self.apart[1][1]:+.3f}]",
                 *rivals,
                 f"  {LIMITS}",
             ]
@@ -176,6 +181,8 @@ def gated_verdict(series: Series, rng: np.random.Generator, *, n_shuffles: int =
     )
     fluctuations = detrended_fluctuations(rows, order=2, scales=log_spaced(16, length // 4))
     upper, middle = upper_slope(fluctuations), estimates[0.5].value
+    halved = detrended_fluctuations(rows, order=2, scales=fluctuations.scales[len(fluctuations.scales) // 2 :])
+    apart = difference(halved, estimates[0.5])
     gates = Gates(
         tuple(band.null.above <= ABOVE for band in bands[:-1]),
         tuple(band.fit >= FIT for band in bands[:-1]),
@@ -188,7 +195,7 @@ def gated_verdict(series: Series, rng: np.random.Generator, *, n_shuffles: int =
     if outcome == "power-law":
         mistaken = mistaken_share((len(rows), length), middle, rng)
         outcome = outcome_of(gates, length, mistaken=mistaken)
-    return Verdict(outcome, gates, bands, fluctuations, upper, len(rows), length, n_shuffles, mistaken)
+    return Verdict(outcome, gates, bands, fluctuations, upper, apart, len(rows), length, n_shuffles, mistaken)
 
 
 def outcome_of(gates: Gates, length: int, *, shortest: int = SHORTEST, mistaken: float = 0.0) -> str:
@@ -216,10 +223,12 @@ def mistaken_share(
     They are white noise, AR(1) of ½ and AR(1) whose relaxation time a document holds ``relaxations`` times; of the
     latter there is so much that local Whittle reads ``hurst`` at T^.5. Asked are fit, straightness (p of :func:`bend`
     at least ``straight``) and agreement; that they are above shuffles is taken for granted. The larger the share, the
-    less a power law that passes says.
+    less a power law that passes says. 0 if there are none that read so much.
     """
     length, slow = shape[1], float(np.exp(-relaxations / shape[1]))
     weight = slow_weight(hurst, length, slow)
+    if weight is None:
+        return 0.0
     drawn = (pooled(two_relaxations(shape, rng, slow=slow, weight=weight), detrend="none") for _ in range(draws))
     return sum(_passes(rows, straight) for rows in drawn) / draws
 
@@ -237,8 +246,8 @@ def _passes(rows: Float[np.ndarray, "document time"], straight: float) -> bool:
     return bool(abs(upper - memory[0] - 0.5) <= AGREE)
 
 
-def slow_weight(hurst: float, length: int, slow: float) -> float:
-    """How much of the slow relaxation makes local Whittle read ``hurst`` at T^.5, by halving, 0 to 5."""
+def slow_weight(hurst: float, length: int, slow: float) -> float | None:
+    """How much of the slow relaxation makes local Whittle read ``hurst`` at T^.5, by halving; None if 5 do not."""
     frequencies = 2 * np.pi / length * np.arange(1, bandwidth(length, 0.5) + 1)
     low, high = 0.0, HEAVIEST
     for _ in range(40):
@@ -246,7 +255,7 @@ def slow_weight(hurst: float, length: int, slow: float) -> float:
         spectrum = relaxing_spectrum(frequencies, slow, middle)[None]
         read = whittle_memory(np.log(frequencies), spectrum)[0][0] + 0.5
         low, high = (middle, high) if read < hurst else (low, middle)
-    return (low + high) / 2
+    return (low + high) / 2 if high < HEAVIEST else None
 
 
 def first_rule(verdict: Verdict) -> bool:
