@@ -34,9 +34,10 @@ def _displays(
     named = {f"{name}: rank {rank[name]['mean']:.1f}": rows for name, rows in shown.items()}
     offsets = offsets_of(recipe)
     future = {
-        name: np.array([[results[name, seed]["future"][d] for d in offsets] for seed in recipe.seeds])
+        name: np.array([[results[name, seed]["future"][d]["probe"] for d in offsets] for seed in recipe.seeds])
         for name in recipe.objectives
     }
+    usual = np.array([numbers["future_tokens"][str(d)]["law of any token"] for d in offsets])
     displays = {
         "spectrum": _curves(
             np.arange(1, 1 + shown["next-token"].shape[1]),
@@ -48,6 +49,7 @@ def _displays(
         "future": _curves(
             np.array(offsets),
             future,
+            references={"law of any token": usual},
             xlabel="tokens ahead",
             ylabel="KL to the exact law (nats)",
             caption=f"affine probes of frozen final states; {seeds}",

@@ -49,8 +49,15 @@ def sum_up(recipe: ObjectivesRecipe, results: Results) -> dict[str, Any]:
             "of_beliefs": results[recipe.objectives[0], recipe.seeds[0]]["equivalent"]["of_beliefs"],
         },
         "future_tokens": {
-            "protocol": "mean KL(P(x_{t+d} | x_{<= t}) ‖ affine probe of the final state) in nats, held-out words",
-            **{str(d): over(lambda one, d=d: one["future"][d]) for d in offsets_of(recipe)},
+            "protocol": "mean KL(P(x_{t+d} | x_{<= t}) ‖ affine probe of the final state) in nats, fitted to the exact "
+            "laws, held-out words; law of any token: the same of one law at all rows",
+            **{
+                str(d): {
+                    **over(lambda one, d=d: one["future"][d]["probe"]),
+                    "law of any token": results[recipe.objectives[0], recipe.seeds[0]]["future"][d]["constant"],
+                }
+                for d in offsets_of(recipe)
+            },
         },
         "training": {
             "protocol": "CPU seconds of one thread, what is measured on the way apart; cost: of a step, over that of a "

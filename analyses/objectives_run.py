@@ -102,7 +102,8 @@ def summary(recipe: ObjectivesRecipe, numbers: Mapping[str, Any], folder: Path) 
         for name, found in shown.items()
     ]
     for d, found in list(numbers["future_tokens"].items())[1:]:
-        lines.append(f"{f'probe of the token {d} ahead, KL':36s}" + _row(recipe, found))
+        usual = f"   (law of any token: {found['law of any token']:.2g})"
+        lines.append(f"{f'probe of the token {d} ahead, KL':36s}" + _row(recipe, found) + usual)
     matched = numbers["at_matched_kl"]
     lines.append(f"at the same KL, {matched['kl']['mean']:.4f}")
     for value, words in (("rank", "  effective rank"), ("r2", "  R² of the belief")):

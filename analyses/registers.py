@@ -55,8 +55,7 @@ def register_horizon(
     xr.Dataset
         ``kl`` (claimed, offset): mean of ``KL(P(x_{t + offset} | x_{<= t}) ‖ register)`` in nats; ``marginal``
         (offset): the same of the law of a token of which nothing is known. ``r2`` (offset): of
-        ``b_t T^(offset - 1)`` read off the final state of registers that claim this offset, on held-out sequences;
-        ``r2_host`` (offset): off the final state of the tokens behind which they stand.
+        ``b_t T^(offset - 1)`` read off the final state of registers that claim this offset, on held-out sequences.
     """
     n, time = tokens.shape[0], tokens.shape[1] - 1
     rows = slice(0, time - ahead + 1)
@@ -64,20 +63,18 @@ def register_horizon(
     states = [ahead_beliefs(process, tokens, d)[:, rows] for d in range(1, ahead + 1)]
     marginal = torch.from_numpy(np.log(process.next_token(process.stationary)))
     groups = np.repeat(np.arange(n), time - ahead + 1)
-    away, scores, hosts = np.empty((ahead, ahead)), [], []
+    away, scores = np.empty((ahead, ahead)), []
     for claimed in range(1, ahead + 1):
-        said, seen, host = _at_registers(model, tokens, claimed, ahead)
+        said, seen = _at_registers(model, tokens, claimed, ahead)
         away[claimed - 1] = [float(kl(law, said).mean()) for law in laws]
         flat = states[claimed - 1].reshape(-1, process.n_states)
         scores.append(held_out(seen.reshape(len(flat), -1), flat, groups).r2)
-        hosts.append(held_out(host.reshape(len(flat), -1), flat, groups).r2)
     offsets = np.arange(1, ahead + 1)
     return xr.Dataset(
         {
             "kl": (("claimed", "offset"), away, {"units": "nat"}),
             "marginal": ("offset", [float(kl(law, marginal).mean()) for law in laws], {"units": "nat"}),
             "r2": ("offset", scores),
-            "r2_host": ("offset", hosts),
         },
         coords={"claimed": offsets, "offset": offsets},
     )
@@ -86,8 +83,8 @@ def register_horizon(
 @torch.no_grad()
 def _at_registers(
     model: Hooked, tokens: Int[np.ndarray, "sequence position"], claimed: int, ahead: int
-) -> tuple[Tensor, Float[np.ndarray, "sequence row width"], Float[np.ndarray, "sequence row width"]]:
-    """Laws and final states of registers, and those of their tokens, behind all that have ``ahead`` ones to come."""
+) -> tuple[Tensor, Float[np.ndarray, "sequence row width"]]:
+    """Laws and final states of registers behind all tokens that have ``ahead`` ones to come."""
     register = model.n_tokens - 1
     plain = Batch.from_tokens(tokens)
     offsets = torch.full_like(plain.tokens, ahead)
@@ -98,6 +95,5 @@ def _at_registers(
     batch = batch.with_(positions=positions)
     with model.watched(FINAL) as seen:
         logits = model(batch.to(device_of(model, batch)))
-    host = at.roll(-1)
     laws = logits[:, at, :-1].log_softmax(-1).cpu().double()
-    return laws, *(seen[FINAL][:, places].cpu().double().numpy() for places in (at, host))
+    return laws, seen[FINAL][:, at].cpu().double().numpy()
