@@ -163,6 +163,8 @@ def tuning_steps(
 ) -> Iterator[Step]:
     """Fine-tune whatever of the model is trainable, and the register's vector, on windows of text.
 
+    With ``share=0`` the same windows are read, in the same order, without registers: the control.
+
     Yields
     ------
     Step
@@ -195,7 +197,8 @@ def losses(model: Hooked, objective: RegisterVector, batches: Iterable[Batch], *
     Returns
     -------
     dict
-        ``next_token``: one number; ``registers``: one for each offset from 1.
+        ``next_token``: one number; ``registers``: one for each offset from 1; ``next_token_by_batch``: one for each
+        batch, so that two trainings can be compared batch by batch.
     """
     found: list[list[float]] = []
     for plain in batches:
@@ -208,7 +211,7 @@ def losses(model: Hooked, objective: RegisterVector, batches: Iterable[Batch], *
             row.append(float(objective(model, batch)[at].mean()))
         found.append(row)
     mean = np.mean(found, axis=0).tolist()
-    return {"next_token": mean[:1], "registers": mean[1:]}
+    return {"next_token": mean[:1], "registers": mean[1:], "next_token_by_batch": [row[0] for row in found]}
 
 
 @torch.no_grad()
@@ -225,6 +228,7 @@ def fine_tune(
     steps: int = 150,
     length: int = 64,
     ahead: int = 4,
+    share: float = 0.3,
     rank: int = 8,
     model: str = "smollm2-135m",
     seed: int = 0,
@@ -238,6 +242,8 @@ def fine_tune(
         Of two texts or more; the last is held out.
     steps, length, ahead, rank, seed : int
         Of the training; ``length`` tokens are read, one sequence a step.
+    share : float, default=0.3
+        Of registers in the loss; at 0 there are none, which is the control.
     model : str
         For :func:`~nextlens.models.checkpoints.load`.
     held_out : int
@@ -269,7 +275,7 @@ def fine_tune(
         was = found(apart[0])
     adapted(found, rank=rank, seed=seed)
     before = losses(found, RegisterVector(found, register), apart, ahead=ahead)
-    how = {"steps": steps, "ahead": ahead, "length": length, "seed": seed}
+    how = {"steps": steps, "ahead": ahead, "share": share, "length": length, "seed": seed}
     curve, started = [], time.process_time()
     for step in tuning_steps(found, corpus.without(last), register, **how):
         curve.append(step.loss)

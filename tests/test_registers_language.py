@@ -77,6 +77,18 @@ def test_adapters_begin_as_nothing_are_trained_alone_and_leave_the_model_as_it_w
     assert touch(model, batch, REGISTER, 3) < 1e-5
 
 
+def test_the_control_reads_the_same_windows_without_registers(model, corpus, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        registers_language, "train", lambda model, batches, **how: [read.append(one) for one in islice(batches, 3)]
+    )
+    for share in (0.3, 0.0):
+        list(tuning_steps(model, corpus, REGISTER, steps=3, length=16, share=share))
+    for ours, control in zip(read[:3], read[3:], strict=True):
+        assert len(control.tokens[0]) == 16 < len(ours.tokens[0])
+        assert torch.equal(ours.tokens[ours.tokens != REGISTER][None], control.tokens)
+
+
 def test_first_adapters_depend_on_their_seed_and_leave_the_generator_alone(model):
     state = torch.random.get_rng_state()
     adapted(model, rank=2, seed=5)
@@ -104,7 +116,7 @@ def test_the_vector_stands_at_registers_and_nowhere_else(model, batch):
 def test_losses_are_of_the_tokens_so_far_ahead(model, corpus, batch):
     found = losses(model, RegisterVector(model, REGISTER), [batch], ahead=2)
     own = said(model, batch).log_softmax(-1).gather(2, batch.targets[..., None])
-    assert found["next_token"] == [pytest.approx(-float(own.mean()), abs=1e-5)]
+    assert found["next_token"] == found["next_token_by_batch"] == [pytest.approx(-float(own.mean()), abs=1e-5)]
     for d, cost in enumerate(found["registers"], start=1):
         places = torch.arange(batch.tokens.shape[1] - d + 1)
         ahead = torch.full_like(batch.tokens, d)
