@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from nextlens.analyses.displays import style
@@ -189,21 +188,24 @@ def draw(recipe: StarGraphRecipe, found: Sequence[StarGraphSeed], folder: Path) 
         caption=f"{star}; linear probes of a node that is still to be said; lines: seeds; 0: the embedding",
     ).plot()
     style.save(plan.figure_, folder / "plan")
-    nodes = [f"node {node}" for node in found[0].swap.node.values]
+    other, control = DONORS
     swap = PlanDisplay(
-        shares={title: np.stack([_said_other(one.swap, place) for one in found]) for place, title in TITLES.items()},
-        names=[*nodes, "all, from another star"],
+        shares=_said_other(found, other),
+        controls=_said_other(found, control),
+        control_name="put in from another star (mean)",
+        names=[f"node {node}" for node in found[0].swap.node.values],
         ylabel="says the other way",
         caption=f"{star}; put in: the stream of the same star asked for its other leaf; lines: seeds; 0: the embedding",
     ).plot()
     style.save(swap.figure_, folder / "swap")
 
 
-def _said_other(swap: xr.Dataset, place: str) -> Float[np.ndarray, "block quantity"]:
-    """Shares of the other way's nodes, and of the whole of it with the control's stream."""
-    other, control = DONORS
-    nodes = swap.says_other.sel(donor=other, place=place).values
-    return np.column_stack([nodes, swap.walks_to_other.sel(donor=control, place=place).values])
+def _said_other(found: Sequence[StarGraphSeed], donor: str) -> dict[str, Float[np.ndarray, "seed block node"]]:
+    """Shares of the other way's nodes while a donor's stream is put in, by the title of the place."""
+    return {
+        title: np.stack([one.swap.says_other.sel(donor=donor, place=place).values for one in found])
+        for place, title in TITLES.items()
+    }
 
 
 def summary(recipe: StarGraphRecipe, numbers: Mapping[str, Any], folder: Path) -> str:
@@ -227,14 +229,15 @@ def summary(recipe: StarGraphRecipe, numbers: Mapping[str, Any], folder: Path) -
                 f"{node} " + "/".join(f"{share:.2f}" for share in accuracy) for node, accuracy in nodes.items()
             )
             lines.append(f"    plan at {place:7s} {blocks}")
-        for place, walks in numbers["swap"]["by_seed"][str(seed)]["walks_to_other"].items():
-            first = [nodes[0] for nodes in numbers["swap"]["by_seed"][str(seed)]["says_other"][place]]
-            lines.append(
-                f"    put in {place:9s} other node 1 "
-                + "/".join(f"{share:.2f}" for share in first)
-                + "; whole other way "
-                + "/".join(f"{share:.2f}" for share in walks)
-            )
+        swap = numbers["swap"]["by_seed"][str(seed)]
+        for place, walks in swap["walks_to_other"].items():
+            shown = {
+                "other node 1": [nodes[0] for nodes in swap["says_other"][place]],
+                "whole other way": walks,
+                "from another star, other node 1": [nodes[0] for nodes in swap["control"]["says_other"][place]],
+            }
+            told = (f"{name} " + "/".join(f"{share:.2f}" for share in row) for name, row in shown.items())
+            lines.append(f"    put in {place:9s} " + "; ".join(told))
     lines.append(f"look at    {folder / 'staircase.png'}, then plan.png, swap.png and {NUMBERS} beside it")
     lines.append(f"repeat     {recipe.command}")
     return "\n".join(lines)

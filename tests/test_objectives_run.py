@@ -133,9 +133,12 @@ def test_a_star_run_shows_every_seed(tmp_path, few):
     assert len(numbers["plan"]["by_seed"]["3"]["leaf"]["node 1"]) == 2
     swap = numbers["swap"]["by_seed"]["3"]
     assert np.shape(swap["control"]["says_other"]["answer"]) == (2, 3)
+    said = star_summary(STAR, numbers, tmp_path)
+    first = "/".join(f"{nodes[0]:.2f}" for nodes in swap["control"]["says_other"]["leaf"])
+    assert f"from another star, other node 1 {first}" in said
     for figure in ("staircase", "plan", "swap"):
         assert (tmp_path / "one" / f"{figure}.png").stat().st_size > 1000
-    assert numbers["repeat"] in star_summary(STAR, numbers, tmp_path)
+    assert numbers["repeat"] in said
 
 
 def test_a_seed_that_has_solved_the_task_stops(tmp_path, few, monkeypatch):
@@ -249,6 +252,13 @@ def test_a_plan_has_a_panel_for_each_place():
     display = PlanDisplay(shares={"at the leaf": rows, "at “=”": rows}, **how).plot()
     assert [ax.get_title() for ax in display.axes_] == ["at the leaf", "at “=”"]
     assert display.axes_[0].lines[2].get_ydata().tolist() == rows[0, :, 0].tolist()
+    both = {"shares": {"leaf": rows}, "controls": {"leaf": rows / 2}, "names": ["node 1", "node 2"], "ylabel": "said"}
+    (ax,) = PlanDisplay(**both, control_name="of another").plot().axes_
+    dashed = [line for line in ax.lines if line.get_linestyle() == "--" and len(line.get_xdata())]
+    assert np.allclose([line.get_ydata() for line in dashed], rows.mean(0).T / 2)
+    assert ax.get_legend_handles_labels()[1] == ["node 1", "node 2", "of another"]
+    with pytest.raises(ValueError, match=r"controls are of \['centre'\]; they must be of the places \['leaf'\]"):
+        PlanDisplay(**{**both, "controls": {"centre": rows}})
     with pytest.raises(ValueError, match="shares is empty"):
         PlanDisplay(shares={}, **how)
     with pytest.raises(ValueError, match=r"shares\['leaf'\] has shape"):

@@ -21,6 +21,10 @@ class PlanDisplay:
     ylabel : str
     references : mapping of str to number, optional
         Heights of dashed lines, by what is written at their ends.
+    controls : mapping of str to array of shape (seed, block, quantity), optional
+        As ``shares``: their means over seeds are drawn dashed, in the colours of the quantities.
+    control_name : str, optional
+        Of the controls, in the legend.
     caption : str, optional
 
     Attributes
@@ -41,6 +45,8 @@ class PlanDisplay:
         names: Sequence[str],
         ylabel: str,
         references: Mapping[str, float] | None = None,
+        controls: Mapping[str, object] | None = None,
+        control_name: str = "control",
         caption: str | None = None,
     ):
         if not shares:
@@ -51,6 +57,15 @@ class PlanDisplay:
         first = next(iter(self.shares.values())).shape
         for place, one in self.shares.items():
             style.same_shape(f"shares[{place!r}]", one, "the first place", (*first[:2], len(names)))
+        if controls is not None and controls.keys() != shares.keys():
+            raise ValueError(f"controls are of {list(controls)}; they must be of the places {list(shares)}")
+        self.controls = {
+            place: style.finite(f"controls[{place!r}]", one, "seed", "block", "quantity")
+            for place, one in (controls or {}).items()
+        }
+        for place, one in self.controls.items():
+            style.same_shape(f"controls[{place!r}]", one, "the first place", (*first[:2], len(names)))
+        self.control_name = control_name
         self.names, self.ylabel, self.caption = list(names), ylabel, caption
         self.references = {
             name: float(style.finite(f"references[{name!r}]", height)) for name, height in (references or {}).items()
@@ -70,16 +85,22 @@ class PlanDisplay:
                     colour, mark = style.OKABE_ITO[k % len(style.OKABE_ITO)], "osD^vP"[k % 6]
                     lines = ax.plot(blocks, rows[:, :, k].T, color=colour, marker=mark, markersize=2.5)
                     lines[0].set_label(name)
+                    if self.controls:
+                        ax.plot(
+                            blocks, self.controls[place][:, :, k].mean(0), color=colour, linestyle="--", linewidth=1.2
+                        )
                 ax.set_xticks(blocks)
                 ax.set(title=place, xlabel="after block", ylim=(-0.02, 1.02))
             axes[0].set_ylabel(self.ylabel)
+            if self.controls:
+                axes[0].plot([], [], color=style.GREY, linestyle="--", linewidth=1.2, label=self.control_name)
             if self.references:
                 heights = list(self.references.values())
                 style.label_ends(axes[-1], list(self.references), heights, [style.GREY] * len(heights))
             figure.legend(
                 *axes[0].get_legend_handles_labels(),
                 loc="outside upper center",
-                ncols=len(self.names),
+                ncols=len(self.names) + bool(self.controls),
                 frameon=False,
                 fontsize=style.SMALLEST_TEXT,
             )
