@@ -115,7 +115,7 @@ def flops(numbers: Mapping[str, Any]) -> CostsDisplay | None:
         words=words,
         xlabel="flops of one prediction",
         ylabel="KL to the process, nats" if exact else "bits a byte",
-        caption=f"beside each mark the last tokens read, {numbers['on']}; flops that PyTorch counts",
+        caption=f"beside each mark the last tokens read, {numbers['on']}",
     ).plot()
 
 

@@ -31,8 +31,15 @@ def counted_flops(kernel: Kernel, batch: Batch) -> int | None:
     return int(counter.get_total_flops()) or None
 
 
+def runs_in_torch(kernel: Kernel) -> bool:
+    """Whether PyTorch makes all of its matrix products: a network, or what deployment makes of one."""
+    return isinstance(kernel, torch.nn.Module) or (hasattr(kernel, "base") and runs_in_torch(kernel.base))
+
+
 def cost(kernel: Kernel, tokens: Int[np.ndarray, " time"], length: int) -> Cost:
     """Of reading the first ``length`` of them; by the formula for a transformer of ours, with which the counter agrees.
+
+    Operations are None of a kernel that NumPy runs, be it in part.
 
     Raises
     ------
@@ -54,7 +61,7 @@ def cost(kernel: Kernel, tokens: Int[np.ndarray, " time"], length: int) -> Cost:
         )
         cache = measures.cache_bytes(length, n_layers=c.n_layers, n_key_value_heads=c.n_heads, d_head=c.d_head)
         return Cost(flops, flops / length, cache)
-    flops = counted_flops(kernel, _batch(kernel, tokens, length))
+    flops = counted_flops(kernel, _batch(kernel, tokens, length)) if runs_in_torch(kernel) else None
     return Cost(flops, None if flops is None else flops / length, _cache_of(kernel, length))
 
 

@@ -272,8 +272,17 @@ def test_the_formula_counts_what_torch_counts(changes):
     tokens = np.random.default_rng(5).integers(11, size=25)
     assert cost(model, tokens, 24).flops == counted_flops(model, Batch.from_tokens(tokens[None]))
     assert cost(model, tokens, 12).cache == 2 * 2 * model.config.n_heads * model.config.d_head * 12 * 4
+    assert cost(Tempered(model, 2.0), tokens, 12).flops == counted_flops(model, Batch.from_tokens(tokens[None, :13]))
     with pytest.raises(ValueError, match="number of tokens to read"):
         cost(Truncated(model, 4), tokens, 25)
+
+
+def test_operations_that_torch_sees_in_part_are_not_counted(tokens):
+    made = Made(mess3(), None, tokens, lambda: mess3(), threshold=3)
+    gim = made.kernel("gim")
+    assert counted_flops(gim, Batch.from_tokens(tokens[:1])) > 0
+    assert cost(gim, tokens[0], 12)[:2] == (None, None)
+    assert cost(made.kernel("exact"), tokens[0], 12) == (None, None, None)
 
 
 def test_latency_is_a_fit_of_medians(tokens):
