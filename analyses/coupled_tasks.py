@@ -32,6 +32,8 @@ from nextlens.models.training import over_seeds, train, warmup_cosine
 from nextlens.models.transformer import Transformer, TransformerConfig
 
 KINDS = ("coupled", "in a row")
+#: Of fields of mines: coupled, each row and each column with an id of its own, whose rows of one table are added.
+ON_GRID = "coupled, row + column"
 #: Which random numbers are for what, beside the seed.
 DATA, MEASURE = 1, 2
 #: Sequences of each size.
@@ -89,7 +91,11 @@ QUESTIONS = {
     ),
     "product": Question(_both(partial(Multiplication, digits=3, n_positions=48)), (3, 4, 5), _digits, "digits"),
     "mines": Question(
-        dict(zip(KINDS, (Minesweeper(2, 4, side=9), Minesweeper(2, 4, coupled=False)), strict=True)),
+        {
+            KINDS[0]: Minesweeper(2, 4, side=9),
+            ON_GRID: Minesweeper(2, 4, side=9),
+            KINDS[1]: Minesweeper(2, 4, coupled=False),
+        },
         (4, 5, 6),
         _cells,
         "cells a side",
@@ -102,7 +108,8 @@ class CoupledTasksRecipe(WrittenRecipe):
     """All that decides the numbers of a run, and nothing else: JSON-able, compared by value.
 
     Each seed trains two transformers on each task: with coupled positions, and with positions in a row, from a random
-    start (in order, for fields of mines).
+    start (in order, for fields of mines); and a third on fields of mines, whose places are a row and a column, both
+    from one table.
 
     Parameters
     ----------
@@ -144,7 +151,7 @@ class CoupledTasksRecipe(WrittenRecipe):
             one_of("tasks", task, tuple(QUESTIONS))
         at_least("seeds", min(self.seeds), 0)
 
-    def model(self, task: PromptedTask, n_positions: int, seed: int) -> Transformer:
+    def model(self, task: PromptedTask, kind: str, n_positions: int, seed: int) -> Transformer:
         """Untrained."""
         return Transformer(
             TransformerConfig(
@@ -159,6 +166,7 @@ class CoupledTasksRecipe(WrittenRecipe):
                 gated=True,
                 normalisation="RMSNorm",
                 post_normalisation=True,
+                positions="grid" if kind == ON_GRID else "learned",
                 seed=seed,
             )
         )
@@ -225,7 +233,7 @@ def run(
         If ``folder`` holds what would be lost, or cannot be gone on with.
     """
     place = begin(folder, recipe.as_json(), resume=resume)
-    wanted = [(name, kind, seed) for name in recipe.tasks for kind in KINDS for seed in recipe.seeds]
+    wanted = [(name, kind, seed) for name in recipe.tasks for kind in QUESTIONS[name].tasks for seed in recipe.seeds]
     job = partial(_one, wanted=wanted, recipe=recipe, device=device)
     results = dict(zip(wanted, over_seeds(job, range(len(wanted)), n_jobs=n_jobs), strict=True))
     numbers = sum_up(recipe, results)
@@ -246,7 +254,7 @@ def learnt(recipe: CoupledTasksRecipe, name: str, kind: str, seed: int, *, devic
     task, measuring = question.tasks[kind], np.random.default_rng([seed, MEASURE])
     samples = [question.drawn(task, N_SEQUENCES, measuring, size) for size in question.sizes]
     ids = max(task.n_positions, 1 + max(int(sample.positions.max()) for sample in samples))
-    model = recipe.model(task, ids, seed).to(device)
+    model = recipe.model(task, kind, ids, seed).to(device)
     adam = partial(torch.optim.Adam, lr=recipe.learning_rate, fused=True)
     stream = task.batches(recipe.batch_size, np.random.default_rng([seed, DATA]))
     schedule = warmup_cosine(recipe.steps, warmup=min(50, recipe.steps // 10), final=0.1)
@@ -280,7 +288,7 @@ def sum_up(recipe: CoupledTasksRecipe, results: Mapping[tuple[str, str, int], Le
                         measure: [round(getattr(results[name, kind, seed], measure), 4) for seed in recipe.seeds]
                         for measure in ("loss", "cpu_seconds")
                     }
-                    for kind in KINDS
+                    for kind in QUESTIONS[name].tasks
                 },
             }
             for name in recipe.tasks
@@ -307,7 +315,7 @@ def tasks_figure(recipe: CoupledTasksRecipe, numbers: Mapping[str, Any]) -> Figu
             ax.set_visible(False)
         for place, (ax, name) in enumerate(zip(axes, recipe.tasks, strict=False)):
             found = numbers[name]
-            values = {kind: np.array(found[kind]["token"]) for kind in KINDS}
+            values = {kind: np.array(found[kind]["token"]) for kind in QUESTIONS[name].tasks}
             ax.set_ylim(-0.03, 1.05)
             CurvesDisplay(
                 along=found["sizes"],
@@ -329,7 +337,7 @@ def summary(recipe: CoupledTasksRecipe, numbers: Mapping[str, Any], folder: Path
         found = numbers[name]
         title = f"{name}, {found['unit']}"
         lines.append(f"{title:36s}" + "".join(f"{size:>12d}" for size in found["sizes"]))
-        for kind in KINDS:
+        for kind in QUESTIONS[name].tasks:
             exact, token = (np.mean(found[kind][measure], axis=0) for measure in ("exact", "token"))
             pairs = "".join(f"{f'{a:.2f}, {b:.2f}':>12s}" for a, b in zip(exact, token, strict=True))
             lines.append(f"{f'  {kind}':36s}{pairs}")

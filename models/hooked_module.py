@@ -25,6 +25,22 @@ class Table(nn.Module):
         setattr(self, name, nn.Parameter(torch.empty(*shape)))
 
 
+class GridTable(nn.Module):
+    """Positions in two dimensions: row and column are looked up in one table, and added.
+
+    ``W_pos[r * side + c] = W_side[r] + W_side[c]``, so that places have ``side`` rows of weights and not ``side²``.
+    """
+
+    def __init__(self, side: int, width: int):
+        super().__init__()
+        self.W_side = nn.Parameter(torch.empty(side, width))
+
+    @property
+    def W_pos(self) -> Float[Tensor, "place width"]:
+        """The table of all places, row by row."""
+        return (self.W_side[:, None] + self.W_side).flatten(0, 1)
+
+
 class HookedModule(HookedRootModule):
     """A ``Hooked`` kernel but for its forward pass: a TransformerLens ``HookedRootModule`` with named sites.
 

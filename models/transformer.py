@@ -24,7 +24,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from nextlens.models.attention import Attention, Past
 from nextlens.models.batch import Batch, refuse_out_of_range
 from nextlens.models.bridge import native_bridge, native_state
-from nextlens.models.hooked_module import HookedModule, Table
+from nextlens.models.hooked_module import GridTable, HookedModule, Table
 from nextlens.models.transformer_config import TransformerConfig, paper_mess3, paper_rrxor
 
 __all__ = ["Transformer", "TransformerConfig", "paper_mess3", "paper_rrxor"]
@@ -150,6 +150,13 @@ class Block(nn.Module):
         return x
 
 
+def _place_table(config: TransformerConfig) -> Table | GridTable:
+    """What ids are looked up in."""
+    if config.positions == "grid":
+        return GridTable(math.isqrt(config.n_ctx), config.d_model)
+    return Table("W_pos", config.n_ctx, config.d_model)
+
+
 class Transformer(HookedModule):
     """A decoder-only transformer; a ``Hooked`` kernel, and a TransformerLens ``HookedRootModule``.
 
@@ -177,8 +184,9 @@ class Transformer(HookedModule):
         self.config = config
         self.embed = Table("W_E", config.n_tokens, config.d_model)
         self.hook_embed = HookPoint()
-        if config.positions == "learned":
-            self.pos_embed = Table("W_pos", config.n_ctx, config.d_model)
+        self._adds_places = config.positions in ("learned", "grid")
+        if self._adds_places:
+            self.pos_embed = _place_table(config)
             self.hook_pos_embed = HookPoint()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.ln_final = Normalisation(config)
@@ -210,7 +218,7 @@ class Transformer(HookedModule):
         Raises
         ------
         ValueError
-            If the bridge has no such architecture (relative or no positions, a second normalisation).
+            If the bridge has no such architecture (positions relative, on a grid or none; a second normalisation).
         """
         return native_bridge(self.config, self.state_dict())
 
@@ -271,7 +279,7 @@ class Transformer(HookedModule):
             raise ValueError("positions='relative' is read whole; this model keeps no keys and values")
         refuse_out_of_range("positions", positions, self.config.n_ctx, limit_name="n_ctx")
         x = F.embedding(tokens, self.embed.W_E)
-        if self.config.positions == "learned":
+        if self._adds_places:
             x = x + F.embedding(positions, self.pos_embed.W_pos)
         for block, keys_and_values in zip(self.blocks, past, strict=True):
             x = block.extended(x, positions, keys_and_values)
@@ -279,7 +287,7 @@ class Transformer(HookedModule):
 
     def _named(self, batch: Batch, positions: Int[Tensor, "one_or_batch time"]) -> Float[Tensor, "batch time vocab"]:
         x = self.hook_embed(F.embedding(batch.tokens, self.embed.W_E))
-        if self.config.positions == "learned":
+        if self._adds_places:
             places = F.embedding(positions, self.pos_embed.W_pos).expand(len(x), -1, -1)
             x = x + self.hook_pos_embed(places)
         for block in self.blocks:
@@ -294,7 +302,7 @@ class Transformer(HookedModule):
         x = F.embedding(tokens if tree is None else tokens[tree.first], self.embed.W_E)
         if tree is None:
             x = self.hook_embed(x.view(n, time, -1)).flatten(0, 1)
-        if self.config.positions == "learned":
+        if self._adds_places:
             places = F.embedding(positions, self.pos_embed.W_pos)
             if tree is None:
                 x = (x.view(n, time, -1) + places).flatten(0, 1)

@@ -31,9 +31,10 @@ class TransformerConfig:
     normalisation : {"LayerNorm", "RMSNorm", "none"}
     post_normalisation : bool
         Whether each part's output is normalised too, before it is added (pre + post).
-    positions : {"learned", "rotary", "none", "relative"}
+    positions : {"learned", "rotary", "none", "relative", "grid"}
         A learned table added to the embedding; rotation of queries and keys; nothing; learned
-        tables of relative offsets on keys and values.
+        tables of relative offsets on keys and values; of a grid, two rows of one learned table added:
+        place ``r * side + c`` has those of row ``r`` and of column ``c``, and ``n_ctx`` is ``side²``.
     rotary_base : float
     epsilon : float
         Added to the variance under every square root.
@@ -50,7 +51,7 @@ class TransformerConfig:
     >>> TransformerConfig(n_tokens=3, positions="rotory")
     Traceback (most recent call last):
     ...
-    ValueError: positions='rotory' is not one of 'learned', 'rotary', 'none', 'relative'; did you mean 'rotary'?
+    ValueError: positions='rotory' is not one of 'learned', 'rotary', 'none', 'relative', 'grid'; did you mean 'rotary'?
     """
 
     n_tokens: int
@@ -87,9 +88,11 @@ class TransformerConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be finite and above 0")
         one_of("activation", self.activation, ("relu", "gelu", "gelu_new", "silu"))
         one_of("normalisation", self.normalisation, ("LayerNorm", "RMSNorm", "none"))
-        one_of("positions", self.positions, ("learned", "rotary", "none", "relative"))
+        one_of("positions", self.positions, ("learned", "rotary", "none", "relative", "grid"))
         if self.positions == "rotary" and self.d_head % 2:
             raise ValueError(f"d_head={self.d_head} is odd; rotary positions turn pairs, so it must be even")
+        if self.positions == "grid" and math.isqrt(self.n_ctx) ** 2 != self.n_ctx:
+            raise ValueError(f"n_ctx={self.n_ctx} is no square; a grid has as many rows as columns")
 
 
 def paper_mess3(seed: int = 0, *, n_tokens: int = 3) -> TransformerConfig:

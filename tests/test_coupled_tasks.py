@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from nextlens.analyses import coupled_tasks
 from nextlens.analyses.cli import nextlens
-from nextlens.analyses.coupled_tasks import KINDS, QUESTIONS, CoupledTasksRecipe, run, summary
+from nextlens.analyses.coupled_tasks import KINDS, ON_GRID, QUESTIONS, CoupledTasksRecipe, run, summary
 from nextlens.analyses.displays import style
 
 TINY = CoupledTasksRecipe(
@@ -39,6 +39,9 @@ def test_a_run_leaves_its_numbers_and_its_figure(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "numbers.json").read_text()) == numbers
     assert CoupledTasksRecipe.from_json(numbers["recipe"]) == TINY
     assert np.array(numbers["mines"]["coupled"]["token"]).shape == (2, len(QUESTIONS["mines"].sizes))
+    assert set(QUESTIONS["mines"].tasks) == {*KINDS, ON_GRID} <= set(numbers["mines"])
+    model = TINY.model(QUESTIONS["mines"].tasks[ON_GRID], ON_GRID, 81, 0)
+    assert model.pos_embed.W_side.shape == (9, 8)
     assert (tmp_path / "tasks.png").stat().st_size > 5000
     assert TINY.command in summary(TINY, numbers, tmp_path)
 

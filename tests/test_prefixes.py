@@ -58,9 +58,9 @@ def test_lineage_is_the_node_of_every_shorter_prefix_and_then_itself(tokens):
 
 MODELS = {
     positions: Transformer(
-        TransformerConfig(n_tokens=3, d_model=8, n_heads=2, d_mlp=8, n_ctx=5, positions=positions)
+        TransformerConfig(n_tokens=3, d_model=8, n_heads=2, d_mlp=8, n_ctx=9, positions=positions)
     ).double()
-    for positions in ("learned", "rotary", "none", "relative")
+    for positions in ("learned", "rotary", "none", "relative", "grid")
 }
 
 

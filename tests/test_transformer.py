@@ -28,6 +28,7 @@ CONFIGS = {
     "rotary": replace(SMALL, positions="rotary"),
     "no positions": replace(SMALL, positions="none"),
     "relative": replace(SMALL, positions="relative"),
+    "grid": replace(SMALL, positions="grid", n_ctx=9),
     "RMSNorm": replace(SMALL, normalisation="RMSNorm", positions="rotary"),
     "no normalisation": replace(SMALL, normalisation="none"),
     "pre and post": replace(SMALL, post_normalisation=True),
@@ -184,7 +185,7 @@ def test_rotary_and_relative_positions_know_only_differences(name, batch):
     torch.testing.assert_close(MODELS[name](shifted), MODELS[name](batch), atol=atol, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["learned", "rotary", "relative"])
+@pytest.mark.parametrize("name", ["learned", "rotary", "relative", "grid"])
 def test_positions_tell_the_order_of_tokens_apart(name):
     one, other = (MODELS[name](Batch.from_tokens([[*start, 2, 2]]))[0, 2] for start in ([0, 1], [1, 0]))
     assert (one - other).abs().max() > 1e-3
@@ -201,6 +202,15 @@ def test_learned_positions_are_read_from_their_table():
     with MODELS["learned"].watched("hook_pos_embed") as seen:
         MODELS["learned"](batch)
     assert torch.equal(seen["hook_pos_embed"][0], MODELS["learned"].pos_embed.W_pos[[5, 2]])
+
+
+def test_on_a_grid_a_place_has_its_row_and_its_column_from_one_table():
+    model, batch = MODELS["grid"], Batch.from_tokens([[0, 0, 0]]).with_(positions=torch.tensor([[5, 2]]))
+    with model.watched("hook_pos_embed") as seen:
+        model(batch)
+    rows = model.pos_embed.W_side
+    assert torch.equal(seen["hook_pos_embed"][0], torch.stack([rows[1] + rows[2], rows[0] + rows[2]]))
+    assert {tuple(p.shape) for name, p in model.named_parameters() if "pos_embed" in name} == {(3, 16)}
 
 
 def test_rotary_turns_each_pair_by_the_angle_of_its_position():
@@ -340,6 +350,7 @@ def test_run_with_hooks_replaces_what_passes():
         ({"activation": "rellu"}, "activation='rellu' is not one of .*; did you mean 'relu'"),
         ({"normalisation": "LayerNrom"}, "normalisation='LayerNrom' is not one of .*; did you mean 'LayerNorm'"),
         ({"positions": "relativ"}, "positions='relativ' is not one of .*; did you mean 'relative'"),
+        ({"positions": "grid"}, "n_ctx=8 is no square; a grid"),
         ({"epsilon": -1.0}, "epsilon=-1.0 must be finite and above 0"),
         ({"epsilon": math.nan}, "epsilon=nan must be finite and above 0"),
         ({"rotary_base": 0.0}, "rotary_base=0.0 must be finite and above 0"),

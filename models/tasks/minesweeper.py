@@ -23,9 +23,10 @@ class Minesweeper(PromptedTask):
     generator of Cho et al. 2024, arXiv:2405.20671, §6). A cell of the answer has the place of the cell it is about.
 
     A place in two dimensions is one id: that of row r and column c, both from 1 on, is ``r * side + c``. There are
-    ``side`` such rows and columns, so ids run over ``0 .. side² - 1``. The latents ``row`` and ``column`` say them
-    apart. The sign before the answer has the place just before the first row and column; ``BEGIN``, ``END`` and
-    ``PAD`` have 0.
+    ``side`` such rows and columns, so ids run over ``0 .. side² - 1``. A transformer with ``positions="grid"`` takes
+    the id apart again and adds what one table holds for its row and for its column, as the paper does; one with
+    ``positions="learned"`` has a row of its own for each. The latents ``row`` and ``column`` say them apart. The sign
+    before the answer has the place just before the first row and column; ``BEGIN``, ``END`` and ``PAD`` have 0.
 
     Tokens: 0 to 8 mines around, ``MINE`` = 9, ``FREE`` = 10, ``EQUALS`` = 11, ``BEGIN`` = 12, ``END`` = 13,
     ``PAD`` = 14.
