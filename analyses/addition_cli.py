@@ -26,6 +26,7 @@ from nextlens.analyses.answering import answer, numbers_of, running, seeds_of
 @click.option("--steps-baseline", type=int, help="Steps of either baseline.  [default: 120]")
 @click.option("--batch-size", type=int, help="Sums in a batch.  [default: 100]")
 @click.option("--learning-rate", type=float, help="The largest; cosine to a tenth.  [default: 0.002]")
+@click.option("--select", type=int, help="Digits at which the best weights are selected.  [default: the last weights]")
 @click.option("--seeds", metavar="N | A,B,...", help="How many models, or which seeds (3, is seed 3).  [default: 3]")
 @running
 def addition(

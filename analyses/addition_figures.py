@@ -45,7 +45,7 @@ def lengths_figure(recipe: AdditionRecipe, results: Results) -> Figure:
         style.caption_beneath(
             figure,
             f"Trained on 1 to {recipe.digits} digits (dashed); medians over {len(recipe.seeds)} seeds, bands: their "
-            "range.",
+            + ("range." if recipe.select is None else f"range. Dotted: {recipe.select} digits select the weights."),
         )
         for ax, (measure, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
             ax.set_ylim(-0.03, 1.05)
@@ -58,6 +58,8 @@ def lengths_figure(recipe: AdditionRecipe, results: Results) -> Figure:
                 ylabel="share of sums" if measure == "exact_digits" else "share of digits" * (measure == "token"),
             ).plot(ax, title=title)
             ax.axvline(recipe.digits, color=style.GREY, linestyle=style.DASHES[0], linewidth=0.8)
+            if recipe.select is not None:
+                ax.axvline(recipe.select, color=style.GREY, linestyle=":", linewidth=0.8)
     return figure
 
 

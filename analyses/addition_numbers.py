@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from nextlens.analyses.addition_heads import PATTERNS
 from nextlens.analyses.addition_lengths import generalisable_length
-from nextlens.analyses.addition_recipe import COUPLED, KINDS, AdditionRecipe
-from nextlens.analyses.addition_training import REACH, AdditionModel, Insides
+from nextlens.analyses.addition_recipe import COUPLED, KINDS, TRIALS, AdditionRecipe
+from nextlens.analyses.addition_training import N_SELECTING, REACH, AdditionModel, Insides
 from nextlens.analyses.intervals import interval
 from nextlens.analyses.results_folder import NUMBERS, versions
 
@@ -36,6 +36,7 @@ def sum_up(recipe: AdditionRecipe, results: Results) -> dict[str, Any]:
             "digits": list(recipe.lengths),
             **{kind: _of_kind(recipe, results, kind) for kind in KINDS},
         },
+        "selection": _selection(recipe, results),
         "heads": _heads(insides),
         "carry": _carry(insides),
         "ablation": _ablation(insides),
@@ -56,6 +57,19 @@ def sum_up(recipe: AdditionRecipe, results: Results) -> dict[str, Any]:
 def rows_of(recipe: AdditionRecipe, results: Results, kind: str, measure: str) -> Float[np.ndarray, "seed length"]:
     """One measure of models of a kind, a row a seed."""
     return np.array([results[kind, seed].lengths[measure].values for seed in recipe.seeds])
+
+
+def _selection(recipe: AdditionRecipe, results: Results) -> dict[str, Any] | None:
+    """What weights the models have, if not the last."""
+    if recipe.select is None:
+        return None
+    return {
+        "protocol": f"of {TRIALS} moments of a training, the weights with the least loss on {N_SELECTING} sums of "
+        f"{recipe.select} digits, drawn by another generator than those on which models are measured; what is found "
+        f"at {recipe.select} digits was selected for, and at lengths near it in part",
+        "digits": recipe.select,
+        **{kind: [results[kind, seed].selected for seed in recipe.seeds] for kind in KINDS},
+    }
 
 
 def _of_kind(recipe: AdditionRecipe, results: Results, kind: str) -> dict[str, Any]:
@@ -188,6 +202,9 @@ def summary(recipe: AdditionRecipe, numbers: Mapping[str, Any], folder: Path) ->
         ):
             row = "".join(f"{value:6.2f}" for value in lengths[kind]["median"][measure])
             lines.append(f"{f'{kind}: {name}':36s}{row}")
+    if recipe.select is not None:
+        steps = ", ".join(f"{one['step']:g}" for one in numbers["selection"][COUPLED])
+        lines.append(f"{'weights selected':36s} at {recipe.select} digits: coupled, those of step {steps}")
     for name in PATTERNS:
         found = heads[name]
         lines.append(

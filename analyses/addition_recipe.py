@@ -14,6 +14,8 @@ COUPLED, RANDOM_START, NO_POSITION = "coupled", "random start", "no position"
 #: What models are trained with: how positions are given, and whether the model has a table of them.
 KINDS = {COUPLED: ("coupled", "learned"), RANDOM_START: ("random start", "learned"), NO_POSITION: ("in order", "none")}
 COUNTS = ("digits", "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "steps", "steps_baseline", "batch_size")
+#: How often the weights of a model are tried where the best are kept.
+TRIALS = 40
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class AdditionRecipe(WrittenRecipe):
         Of Adam: with coupled positions, and of either baseline.
     batch_size, learning_rate
         The rate rises over 50 steps, then falls along half a cosine to a tenth.
+    select : int, optional
+        Digits of sums, of a generator of their own, on which the loss is measured 40 times along the training; the
+        weights of the least are kept, as in the paper, which selects at 200 digits. What is then found at this length
+        was selected for. None keeps the last weights.
     seeds : tuple of int
 
     Raises
@@ -63,6 +69,7 @@ class AdditionRecipe(WrittenRecipe):
     steps_baseline: int = 120
     batch_size: int = 100
     learning_rate: float = 2e-3
+    select: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
@@ -75,11 +82,13 @@ class AdditionRecipe(WrittenRecipe):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
         self.task(COUPLED).refuse_longer(max(self.lengths), self.start)
+        if self.select is not None:
+            self.task(COUPLED).refuse_longer(at_least("select", self.select, 2), self.start)
 
     @property
     def longest(self) -> int:
         """Tokens of the longest sum that is measured."""
-        return Addition(self.digits).length(max(*self.lengths, self.digits))
+        return Addition(self.digits).length(max(*self.lengths, self.digits, self.select or 0))
 
     def task(self, kind: str) -> Addition:
         """The sums that models of this kind are trained on; the baselines have ids enough for all lengths."""
@@ -108,6 +117,12 @@ class AdditionRecipe(WrittenRecipe):
     def steps_of(self, kind: str) -> int:
         """Steps of training."""
         return self.steps if kind == COUPLED else self.steps_baseline
+
+    def trials(self, kind: str) -> range:
+        """Steps done when weights are tried, the last among them; none if the last weights are kept."""
+        steps = self.steps_of(kind)
+        every = max(1, steps // TRIALS)
+        return range(steps, 0, -every)[::-1] if self.select is not None else range(0)
 
     @property
     def command(self) -> str:

@@ -26,13 +26,18 @@ from nextlens.analyses.addition_positions import id_scores, neighbour_similarity
 from nextlens.analyses.addition_recipe import COUPLED, AdditionRecipe
 from nextlens.analyses.finished_training import finished
 from nextlens.models import checkpoints
+from nextlens.models.kernel import Kernel
+from nextlens.models.objectives.policy_gradient import log_prob_of
+from nextlens.models.tasks.prompted import batch_of
 from nextlens.models.training import train, warmup_cosine
 from nextlens.models.transformer import Transformer
 
 #: Moments at which training is followed.
 MOMENTS = 6
 #: Which random numbers are for what, beside the seed.
-DATA, MEASURE, LOOK = 1, 2, 3
+DATA, MEASURE, LOOK, SELECT = 1, 2, 3, 4
+#: Sums on which weights are selected.
+N_SELECTING = 200
 #: How far from an id the position table is looked at.
 REACH = 3
 
@@ -90,13 +95,16 @@ class AdditionModel:
     insides : Insides, optional
         Of models with coupled positions.
     cpu_seconds : float
-        Of training.
+        Of training, trials of weights among it.
+    selected : dict, optional
+        Where weights were selected: the ``step`` they are of, and their ``loss`` where they were tried.
     """
 
     lengths: xr.Dataset
     course: xr.Dataset
     insides: Insides | None
     cpu_seconds: float
+    selected: dict[str, Any] | None = None
 
 
 def train_and_measure(
@@ -143,7 +151,7 @@ def train_and_measure(
     task = recipe.task(kind)
     lengths = by_length(model, task, recipe.lengths, np.random.default_rng([seed, MEASURE]), start=recipe.start)
     insides = _insides(recipe, model, seed) if kind == COUPLED else None
-    return AdditionModel(lengths, course, insides, notes["cpu"])
+    return AdditionModel(lengths, course, insides, notes["cpu"], notes["selected"])
 
 
 def _trained(
@@ -155,15 +163,47 @@ def _trained(
     adam = partial(torch.optim.Adam, lr=recipe.learning_rate, fused=True)
     stream = task.batches(recipe.batch_size, np.random.default_rng([seed, DATA]))
     schedule = warmup_cosine(steps, warmup=min(50, steps // 10), final=0.1)
+    trials, best = recipe.trials(kind), Best()
+    if trials:
+        trying = task.draw(N_SELECTING, np.random.default_rng([seed, SELECT]), digits=recipe.select, start=recipe.start)
     for step in train(model, stream, steps=steps, optimiser=adam, schedule=schedule, clip=1.0):
         if step.index + 1 in wanted:
             rng = np.random.default_rng([seed, MEASURE])
             at = by_length(model, task, [recipe.digits], rng, start=recipe.start).isel(digits=0)
             measures = {str(name): float(at[name]) for name in at.data_vars}
             rows.append({"step": step.index + 1, "loss": step.loss, **measures})
+        if step.index + 1 in trials:
+            best.tried(model, loss_of(model, trying), step.index + 1)
         if report is not None:
             report(step.index + 1)
-    return model, {"rows": rows}
+    best.put_back(model)
+    return model, {"rows": rows, "selected": best.found}
+
+
+class Best:
+    """The weights with the least loss of those that were tried."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Any] | None = None
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def tried(self, model: Transformer, loss: float, step: int) -> None:
+        """Keep a copy of the weights if none before had so small a loss."""
+        if self.found is None or loss < self.found["loss"]:
+            self.found = {"step": step, "loss": loss}
+            self._weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def put_back(self, model: Transformer) -> None:
+        """Give a model the best weights; if none were tried, leave it as it is."""
+        if self.found is not None:
+            model.load_state_dict(self._weights)
+
+
+@torch.no_grad()
+def loss_of(model: Kernel, drawn: xr.Dataset) -> float:
+    """Of the tokens that are asked for, each after true ones, on average, in nats."""
+    batch = batch_of(drawn).to(getattr(model, "device", "cpu"))
+    return -float(log_prob_of(model, batch)[batch.weights > 0].mean())
 
 
 def _insides(recipe: AdditionRecipe, model: Transformer, seed: int) -> Insides:

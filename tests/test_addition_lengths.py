@@ -26,10 +26,12 @@ from nextlens.analyses.addition_numbers import summary
 from nextlens.analyses.addition_positions import id_scores, neighbour_similarity, offset_preference
 from nextlens.analyses.addition_recipe import KINDS, AdditionRecipe
 from nextlens.analyses.addition_run import run
+from nextlens.analyses.addition_training import Best, loss_of
 from nextlens.analyses.cli import nextlens
 from nextlens.analyses.displays import style
 from nextlens.analyses.displays.bars import BarsDisplay
 from nextlens.analyses.displays.heat_maps import HeatMapsDisplay
+from nextlens.models import checkpoints
 from nextlens.models.batch import Batch
 from nextlens.models.decoding import complete
 from nextlens.models.tasks.addition import END, EQUALS, PLUS, Addition
@@ -53,6 +55,7 @@ TINY = AdditionRecipe(
     steps=4,
     steps_baseline=2,
     batch_size=8,
+    select=4,
     seeds=(0,),
 )
 
@@ -220,6 +223,39 @@ def test_a_run_leaves_its_numbers_its_figures_and_its_models(done):
     assert TINY.command in summary(TINY, numbers, folder)
 
 
+def test_the_weights_kept_are_the_best_of_those_tried(done):
+    """On the sums where they were tried they have the loss that is said, and no later weights had less."""
+    numbers, folder = done
+    assert [list(TINY.trials(kind)) for kind in KINDS] == [[1, 2, 3, 4], [1, 2], [1, 2]]
+    assert list(replace(TINY, steps=130).trials("coupled")) == list(range(1, 131, 3))
+    for kind in KINDS:
+        chosen = numbers["selection"][kind][0]
+        model = checkpoints.load(folder / f"{kind.replace(' ', '-')}-seed-0" / "checkpoint.safetensors")
+        rng = np.random.default_rng([0, addition_training.SELECT])
+        tried = TINY.task(kind).draw(addition_training.N_SELECTING, rng, digits=4, start=2)
+        assert loss_of(model, tried) == pytest.approx(chosen["loss"], abs=1e-6)
+
+
+def test_the_best_weights_are_copied_when_tried_and_put_back():
+    model, best = Transformer(MODEL.config), Best()
+    best.put_back(model)
+    first = model.embed.W_E.detach().clone()
+    for change, loss in ((0.0, 3.0), (1.0, 1.0), (1.0, 2.0)):
+        with torch.no_grad():
+            model.embed.W_E += change
+        best.tried(model, loss, 10)
+    best.put_back(model)
+    assert best.found == {"step": 10, "loss": 1.0}
+    assert torch.equal(model.embed.W_E, first + 1)
+
+
+def test_the_loss_of_sums_is_of_the_tokens_asked_for():
+    drawn = TASK.draw(30, np.random.default_rng(0), digits=3, start=2)
+    batch = batch_of(drawn)
+    said = MODEL.log_probs(batch).detach().gather(-1, batch.targets[..., None])[..., 0]
+    assert loss_of(MODEL, drawn) == pytest.approx(-float((said * batch.weights).sum() / batch.weights.sum()), rel=1e-5)
+
+
 def refused(*_, **__):
     raise AssertionError("trained again")
 
@@ -241,6 +277,8 @@ def test_a_run_goes_on_without_training_again(done, monkeypatch):
             {"lengths": (10, 60)},
             "digits=60 need 63 positions and n_positions=48; the longest operands that fit have 45",
         ),
+        ({"select": 46}, "digits=46 need 49 positions and n_positions=48; the longest operands that fit have 45"),
+        ({"select": 0}, "select=0 must be at least 2"),
         ({"start": 30}, "start=30 must lie between 1 and 6"),
         ({"lengths": (20, 10)}, r"lengths=\(20, 10\) must be whole numbers of 2 or more, growing"),
         ({"digits": 0}, "digits=0 must be at least 1"),
