@@ -16,7 +16,7 @@ from nextlens.analyses.fractal_cli import downstream, fractal
 from nextlens.analyses.gim_cli import gim
 from nextlens.analyses.induction_cli import induction
 from nextlens.analyses.objectives_cli import objectives
-from nextlens.analyses.parity_cli import parity, parity_phases
+from nextlens.analyses.parity_cli import multiplication, parity, parity_phases
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -36,6 +36,7 @@ for question in (
     fractal,
     gim,
     induction,
+    multiplication,
     objectives,
     parity,
     parity_phases,

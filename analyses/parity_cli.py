@@ -1,4 +1,4 @@
-"""``nextlens parity``: reinforcement after next-token training. Nothing heavy is imported before it runs."""
+"""``nextlens parity`` and its kin: reinforcement after next tokens. Nothing heavy is imported before it runs."""
 
 from __future__ import annotations
 
@@ -97,3 +97,38 @@ def parity_phases(
     answer(
         recipe, run, summary, "parity-phases", names, out=out, resume=resume, device=device, jobs=jobs, as_json=as_json
     )
+
+
+@click.command()
+@click.option("--digits", type=int, help="Of the first number; the second has two.  [default: 2]")
+@click.option("--p-chain", type=float, help="Share of answers over the partial products.  [default: 0.25]")
+@click.option("--n-layers", type=int, help="Blocks of each transformer.  [default: 2]")
+@click.option("--d-model", type=int, help="Width of the residual stream.  [default: 64]")
+@click.option("--n-heads", type=int, help="Heads in each layer.  [default: 4]")
+@click.option("--d-mlp", type=int, help="Hidden units of each MLP.  [default: 128]")
+@click.option("--steps", type=int, help="Steps of next-token training.  [default: 1500]")
+@click.option("--batch-size", type=int, help="Sequences in a batch.  [default: 128]")
+@click.option("--learning-rate", type=float, help="The largest of next-token training.  [default: 0.003]")
+@click.option("--steps-policy", type=int, help="Steps of GRPO.  [default: 40]")
+@click.option("--n-prompts", type=int, help="Prompts in a batch of GRPO.  [default: 32]")
+@click.option("--group", type=int, help="Answers to each prompt.  [default: 8]")
+@click.option("--rate-policy", type=float, help="Learning rate of GRPO and STaR.  [default: 0.0003]")
+@click.option("--reward", help="What GRPO rewards: end or chain.  [default: end]")
+@click.option("--rounds", type=int, help="Rounds of STaR.  [default: 3]")
+@click.option("--n-samples", type=int, help="Answers sampled in a round.  [default: 1024]")
+@click.option("--epochs", type=int, help="How often those kept are read.  [default: 4]")
+@click.option("--seeds", metavar="N | A,B,...", help="How many models, or which seeds (3, is seed 3).  [default: 3]")
+@running
+def multiplication(
+    seeds: str | None, out: Any, resume: bool, device: str, jobs: int | None, as_json: bool, **given: Any
+) -> None:
+    """Does reinforcement decide to go step by step in multiplication too?
+
+    Trains transformers on products, of which a few answers go over the partial products; then reinforces them, by
+    GRPO and STaR, and compares what they answer.
+    """
+    from nextlens.analyses.multiplication_reinforcement import MultiplicationRecipe, run, summary
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    recipe = MultiplicationRecipe(**({} if seeds is None else {"seeds": seeds_of(seeds)}), **chosen)
+    answer(recipe, run, summary, "multiplication", out=out, resume=resume, device=device, jobs=jobs, as_json=as_json)

@@ -24,14 +24,14 @@ def draw(recipe: ParityRecipe, results: Results, folder: Path) -> list[Path]:
     seeds = list(results.values())
     figures = {
         "what_changed": changed_display(recipe, seeds).plot().figure_,
-        "course": _side_by_side(course_displays(recipe, seeds), f"Means; bands: range of {len(seeds)} seeds."),
+        "course": side_by_side(course_displays(recipe, seeds), f"Means; bands: range of {len(seeds)} seeds."),
         "star": star_display(recipe, seeds).plot().figure_,
-        "threshold": _side_by_side(
+        "threshold": side_by_side(
             threshold_displays(recipe, seeds),
             f"Next-token training alone, {recipe.n_bits} bits; means, bands: range of {len(seeds)} seeds. Exact: the "
             "best predictor for which a short answer is a fair coin.",
         ),
-        "steering": _side_by_side(
+        "steering": side_by_side(
             steering_displays(seeds),
             "The state after the first block at the first token said, pushed from short towards long answers; means, "
             f"bands: range of {len(seeds)} seeds.",
@@ -68,7 +68,7 @@ def course_displays(recipe: ParityRecipe, seeds: Sequence[ParitySeed]) -> dict[s
     }
     named = {"greedy accuracy": "greedy_accuracy", "long, sampled": "sampled_long"}
     return {
-        title: _curves(
+        title: curves(
             getattr(seeds[0], part).step.values,
             {name: by_seed(seeds, part, measure) for name, measure in named.items()},
             xlabel="steps",
@@ -83,7 +83,7 @@ def star_display(recipe: ParityRecipe, seeds: Sequence[ParitySeed]) -> CurvesDis
     """The share of long answers among those kept, round by round, beside 2q/(1+q) of the share sampled."""
     sampled, kept = (by_seed(seeds, "star", name)[:, :-1] for name in ("sampled", "kept"))
     rounds = np.arange(1, recipe.rounds + 1)
-    return _curves(
+    return curves(
         rounds,
         {"kept": kept, "sampled": sampled},
         references={
@@ -104,7 +104,7 @@ def threshold_displays(recipe: ParityRecipe, seeds: Sequence[ParitySeed]) -> dic
     stop = [probability_of_stopping(share) for share in recipe.shares]
     wanted = {"greedy accuracy": ("greedy_accuracy", best), "P(end | first token fits)": ("stop", stop)}
     return {
-        name: _curves(
+        name: curves(
             shares,
             {"measured": by_seed(seeds, "sweep", measure)},
             references={"exact": np.array(reference)},
@@ -119,7 +119,7 @@ def steering_displays(seeds: Sequence[ParitySeed]) -> dict[str, CurvesDisplay]:
     """Greedy accuracy and the probability of stopping under steering, before and after GRPO."""
     named = {"greedy accuracy": "greedy_accuracy", "P(end | fits)": "stop"}
     return {
-        f"{model} GRPO": _curves(
+        f"{model} GRPO": curves(
             seeds[0].steering.push.values,
             {name: np.array([one.steering[m].sel(model=model).values for one in seeds]) for name, m in named.items()},
             xlabel="push (differences of means)",
@@ -129,7 +129,7 @@ def steering_displays(seeds: Sequence[ParitySeed]) -> dict[str, CurvesDisplay]:
     }
 
 
-def _curves(along: object, rows: Mapping[str, Float[np.ndarray, "seed place"]], **how: object) -> CurvesDisplay:
+def curves(along: object, rows: Mapping[str, Float[np.ndarray, "seed place"]], **how: object) -> CurvesDisplay:
     """Means over seeds, with the range of seeds as bands."""
     return CurvesDisplay(
         along=along,
@@ -139,7 +139,8 @@ def _curves(along: object, rows: Mapping[str, Float[np.ndarray, "seed place"]], 
     )
 
 
-def _side_by_side(displays: Mapping[str, CurvesDisplay], caption: str) -> Figure:
+def side_by_side(displays: Mapping[str, CurvesDisplay], caption: str) -> Figure:
+    """Shares, each a panel."""
     with style.printed():
         figure = style.new_figure(style.DOUBLE_COLUMN, 2.4)
         style.caption_beneath(figure, caption)

@@ -14,7 +14,7 @@ from nextlens.models.batch import Batch
 from nextlens.models.decoding import complete
 from nextlens.models.hooked import Hooked
 from nextlens.models.kernel import Kernel
-from nextlens.models.objectives.on_policy import answers
+from nextlens.models.objectives.on_policy import Judging, answers
 from nextlens.models.tasks.parity import END, Parity
 from nextlens.models.tasks.prompted import batch_of
 
@@ -24,33 +24,33 @@ MEASURED, PROBED = 1024, 2048
 ALIGNED, STEERED = 256, 256
 
 
-def measured(model: Kernel, task: Parity, rng: np.random.Generator, n_prompts: int = MEASURED) -> xr.Dataset:
+def measured(model: Kernel, task: Judging, rng: np.random.Generator, n_prompts: int = MEASURED) -> xr.Dataset:
     """What a model answers to fresh prompts, greedily and sampled at temperature 1.
 
     Returns
     -------
     xr.Dataset
-        ``greedy_accuracy``: the share of greedy answers whose last token is the parity. ``greedy_length``: their
-        median, the end not counted. ``sampled_long``: the share of sampled answers as long as a chain;
-        ``accuracy_long``, ``accuracy_short``: of those, and of the one-token ones, whose last is right (NaN if there
-        are none). ``stop``: mean P(END) after a first token that fits the chain.
+        ``greedy_accuracy``: the share of greedy answers that end right (of a parity, whose last token is it).
+        ``greedy_length``: their median, the end not counted. ``sampled_long``: the share of sampled answers as long as
+        a chain; ``accuracy_long``, ``accuracy_short``: of those, and of those as short as an answer at once, that end
+        right (NaN if there are none). ``stop``, of parities: mean P(END) after a first token that fits the chain.
     """
     prompts = torch.from_numpy(task.prompts(n_prompts, rng)).to(getattr(model, "device", None))
     said = complete(model, prompts, task.longest_answer, end=END)
     greedy = task.judged(prompts.cpu().numpy(), said.cpu().numpy())
     sampled = answers(model, task, n_prompts, rng, device=prompts.device).judged
     right, long = sampled.last_is_right.values, sampled.is_long.values
-    short = sampled.ended.values & (sampled.length.values == 1)
-    return xr.Dataset(
+    short = sampled.is_short.values
+    found = xr.Dataset(
         {
             "greedy_accuracy": float(greedy.last_is_right.mean()),
             "greedy_length": float(greedy.length.median()),
             "sampled_long": float(long.mean()),
             "accuracy_long": float(right[long].mean()) if long.any() else np.nan,
             "accuracy_short": float(right[short].mean()) if short.any() else np.nan,
-            "stop": _stop(model, task, prompts),
         }
     )
+    return found.assign(stop=_stop(model, task, prompts)) if isinstance(task, Parity) else found
 
 
 @torch.no_grad()

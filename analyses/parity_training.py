@@ -17,9 +17,9 @@ from nextlens.analyses.finished_training import finished
 from nextlens.analyses.parity_recipe import REWARDS, ParityRecipe
 from nextlens.analyses.parity_reinforcement import measured, steered, what_changed
 from nextlens.models import checkpoints
-from nextlens.models.objectives.on_policy import OnPolicy, SelfTaught, chain_is_right, last_is_right
+from nextlens.models.objectives.on_policy import Judging, OnPolicy, SelfTaught, chain_is_right, last_is_right
 from nextlens.models.objectives.policy_gradient import PolicyGradient
-from nextlens.models.tasks.parity import Parity
+from nextlens.models.tasks.prompted import PromptedTask
 from nextlens.models.training import train, warmup_cosine
 from nextlens.models.transformer import Transformer
 
@@ -99,24 +99,24 @@ def train_and_reinforce(
     ValueError
         If ``resume`` finds a checkpoint of another recipe.
     """
-    one = _Seed(recipe, seed, folder, resume, device, report)
+    one = Followed(recipe, seed, folder, resume, device, report)
     task = recipe.task()
-    before, pretrained = one.kept("next-token", partial(_pretrained, one, task, one.place("next-token").parent))
+    before, learnt = one.kept("next-token", partial(pretrained, one, task, follow=True, early=recipe.early))
     early = checkpoints.load(_moment(one.place("next-token").parent, recipe.early), device=device)
-    after, policy = one.kept("policy", partial(_policy, one, copy.deepcopy(before), task))
-    _, too_early = one.kept("early", partial(_policy, one, early, task))
-    _, star = one.kept("star", partial(_star, one, copy.deepcopy(before), task))
-    _, hot = one.kept("hot", partial(_star, one, copy.deepcopy(before), task, hot=True))
-    rows = {recipe.p_chain: pretrained["rows"][-1]}
+    after, policy = one.kept("policy", partial(reinforced, one, copy.deepcopy(before), task))
+    _, too_early = one.kept("early", partial(reinforced, one, early, task))
+    _, star = one.kept("star", partial(self_taught, one, copy.deepcopy(before), task))
+    _, hot = one.kept("hot", partial(self_taught, one, copy.deepcopy(before), task, hot=True))
+    rows = {recipe.p_chain: learnt["rows"][-1]}
     for share in recipe.sweep:
-        _, found = one.kept(f"share-{share}", partial(_pretrained, one, recipe.task(share), None))
+        _, found = one.kept(f"share-{share}", partial(pretrained, one, recipe.task(share)))
         rows[share] = found["rows"][-1]
     changed = what_changed(before, after, task, np.random.default_rng([seed, CHANGE]))
     pushed = [steered(m, task, PUSHES, np.random.default_rng([seed, CHANGE])) for m in (before, after)]
     return ParitySeed(
-        *(_over("step", found["rows"], "step") for found in (pretrained, policy, too_early)),
-        *(_over("round", found["rows"], "round").assign(_shares(found)) for found in (star, hot)),
-        _over("p_chain", [{"p_chain": share, **rows[share]} for share in recipe.shares], "p_chain").drop_vars("step"),
+        *(over("step", found["rows"]) for found in (learnt, policy, too_early)),
+        *(over("round", found["rows"]).assign(shares_of_rounds(found)) for found in (star, hot)),
+        over("p_chain", [{"p_chain": share, **rows[share]} for share in recipe.shares]).drop_vars("step"),
         changed,
         xr.concat(pushed, dim=xr.DataArray(["before", "after"], dims="model", name="model")),
         one.cpu,
@@ -124,10 +124,13 @@ def train_and_reinforce(
 
 
 @dataclass
-class _Seed:
-    """Where the trainings of a seed are kept, and how far they have come."""
+class Followed:
+    """Where the trainings of a seed are kept, and how far they have come.
 
-    recipe: ParityRecipe
+    The recipe says the sizes of each; its ``model(seed)`` is untrained.
+    """
+
+    recipe: Any
     seed: int
     folder: Path
     resume: bool
@@ -155,18 +158,18 @@ class _Seed:
         if self.report is not None:
             self.report(self.done)
 
-    def measured(self, model: Transformer, task: Parity, **at: int) -> dict[str, Any]:
+    def measured(self, model: Transformer, task: Judging, **at: int) -> dict[str, Any]:
         found = measured(model, task, np.random.default_rng([self.seed, MEASURE]))
         values = {str(name): float(value) for name, value in found.items()}
         return {**at, **{name: None if np.isnan(value) else value for name, value in values.items()}}
 
 
-def _pretrained(one: _Seed, task: Parity, moments: Path | None) -> Trained:
-    """Next tokens alone; with a folder for ``moments``, followed, and kept as it is at the early one."""
+def pretrained(one: Followed, task: PromptedTask, *, follow: bool = False, early: int | None = None) -> Trained:
+    """Next tokens alone: measured at the end, or followed; the weights of an early step are kept beside the last."""
     recipe, rows = one.recipe, []
     model = recipe.model(one.seed).to(one.device)
-    wanted = {recipe.steps, recipe.early} if moments is not None else {recipe.steps}
-    if moments is not None:
+    wanted = {recipe.steps} if early is None else {recipe.steps, early}
+    if follow:
         wanted |= set(np.geomspace(max(1, recipe.steps / 16), recipe.steps, MOMENTS).round().astype(int).tolist())
     stream = task.batches(recipe.batch_size, np.random.default_rng([one.seed, DATA]))
     schedule = warmup_cosine(recipe.steps, warmup=min(50, recipe.steps // 10))
@@ -175,12 +178,12 @@ def _pretrained(one: _Seed, task: Parity, moments: Path | None) -> Trained:
         one.step()
         if step.index + 1 in wanted:
             rows.append(one.measured(model, task, step=step.index + 1))
-        if moments is not None and step.index + 1 == recipe.early:
-            checkpoints.save(_moment(moments, recipe.early), model)
+        if step.index + 1 == early:
+            checkpoints.save(_moment(one.place("next-token").parent, early), model)
     return model, {"rows": rows, "steps": recipe.steps}
 
 
-def _policy(one: _Seed, model: Transformer, task: Parity) -> Trained:
+def reinforced(one: Followed, model: Transformer, task: Judging) -> Trained:
     """GRPO."""
     recipe = one.recipe
     rows = [one.measured(model, task, step=0)]
@@ -201,7 +204,7 @@ def _policy(one: _Seed, model: Transformer, task: Parity) -> Trained:
     return model, {"rows": rows, "steps": recipe.steps_policy}
 
 
-def _star(one: _Seed, model: Transformer, task: Parity, *, hot: bool = False) -> Trained:
+def self_taught(one: Followed, model: Transformer, task: Judging, *, hot: bool = False) -> Trained:
     """STaR, round by round; hot, with the end rewarded instead of the chain."""
     recipe = one.recipe
     rows, shares = [one.measured(model, task, round=0)], []
@@ -228,12 +231,13 @@ def _moment(folder: Path, step: int) -> Path:
     return folder / f"step-{step:06d}.safetensors"
 
 
-def _over(dim: str, rows: list[dict[str, Any]], index: str) -> xr.Dataset:
-    names = [name for name in rows[0] if name != index]
+def over(dim: str, rows: list[dict[str, Any]]) -> xr.Dataset:
+    """Rows of measures as a dataset over one of them."""
+    names = [name for name in rows[0] if name != dim]
     values = {name: (dim, np.array([row[name] for row in rows], dtype=np.float64)) for name in names}
-    return xr.Dataset(values, coords={dim: [row[index] for row in rows]})
+    return xr.Dataset(values, coords={dim: [row[dim] for row in rows]})
 
 
-def _shares(notes: dict[str, Any]) -> dict[str, tuple[str, list[float]]]:
+def shares_of_rounds(notes: dict[str, Any]) -> dict[str, tuple[str, list[float]]]:
     """By round, of the answers sampled after it; nothing is sampled after the last."""
     return {name: ("round", [*(row[name] for row in notes["shares"]), np.nan]) for name in ("sampled", "kept")}

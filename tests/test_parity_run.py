@@ -76,15 +76,15 @@ def test_a_run_goes_on_without_doing_again_what_is_done(done, tmp_path, monkeypa
     (folder / "numbers.json").rename(tmp_path / "numbers.json")
     (folder / "star-seed-0" / "checkpoint.safetensors").unlink()
     trained = []
-    before = parity_training._star
+    before = parity_training.self_taught
 
     def told(one, model, task, *, hot=False):
         trained.append(hot)
         return before(one, model, task, hot=hot)
 
-    monkeypatch.setattr(parity_training, "_star", told)
-    monkeypatch.setattr(parity_training, "_pretrained", refused)
-    monkeypatch.setattr(parity_training, "_policy", refused)
+    monkeypatch.setattr(parity_training, "self_taught", told)
+    monkeypatch.setattr(parity_training, "pretrained", refused)
+    monkeypatch.setattr(parity_training, "reinforced", refused)
     monkeypatch.setattr("nextlens.analyses.parity_run.draw", lambda *results: None)
     with pytest.raises(ValueError, match="unfinished run"):
         run(TINY, folder, n_jobs=1)

@@ -136,8 +136,9 @@ class Multiplication(PromptedTask):
         -------
         xr.Dataset
             Over ``sequence``: ``length`` (tokens before the first ``END``; all of them if there is none), ``ended``,
-            ``is_long`` (as long as an answer over the partial products), ``last_is_right`` (the product stands before
-            the end, alone or behind an equals sign), ``chain_is_right`` (the whole answer is one the task may say).
+            ``is_long`` (as long as an answer over the partial products), ``is_short`` (as long as a product, and
+            ended), ``last_is_right`` (the product stands before the end, alone or behind an equals sign),
+            ``chain_is_right`` (the whole answer is one the task may say).
         """
         rows = []
         for prompt, spoken in zip(prompts.tolist(), said.tolist(), strict=True):
@@ -147,8 +148,9 @@ class Multiplication(PromptedTask):
             own = spoken[: spoken.index(END)] if ended else spoken
             before = own[-len(short) - 1 : -len(short)]
             last = ended and own[-len(short) :] == short and before in ([], [EQUALS])
-            rows.append((len(own), ended, len(own) == len(long), last, ended and own in (short, long)))
-        names = ("length", "ended", "is_long", "last_is_right", "chain_is_right")
+            is_short = ended and len(own) == len(short)
+            rows.append((len(own), ended, len(own) == len(long), is_short, last, ended and own in (short, long)))
+        names = ("length", "ended", "is_long", "is_short", "last_is_right", "chain_is_right")
         return xr.Dataset(
             {name: ("sequence", np.array(v)) for name, v in zip(names, zip(*rows, strict=True), strict=True)}
         )
@@ -164,7 +166,7 @@ class Multiplication(PromptedTask):
     def _last_start(self, digits: int) -> int:
         def room(size: int) -> int:
             length = size + 5 + self._answer(size, self.p_chain > 0)
-            needed = {"coupled": size + 3, "random start": length - 2, "in order": length}[self.places]
+            needed = {"coupled": size + 3, "random start": length - 2, "in order": length - 1}[self.places]
             return self.n_positions - needed
 
         if room(digits) < 1:

@@ -108,8 +108,9 @@ class Parity(PromptedTask):
         -------
         xr.Dataset
             Over ``sequence``: ``length`` (tokens before the first ``END``; all of them if there is none),
-            ``ended``, ``is_long`` (as long as a chain), ``last_is_right`` (a bit stands before the end, and
-            is the parity), ``chain_is_right`` (the whole answer is one that the task may say).
+            ``ended``, ``is_long`` (as long as a chain), ``is_short`` (one token and the end), ``last_is_right`` (a bit
+            stands before the end, and is the parity), ``chain_is_right`` (the whole answer is one that the task may
+            say).
         """
         bits = prompts[:, : self.n_bits]
         parity = bits.cumsum(1) % 2
@@ -125,12 +126,14 @@ class Parity(PromptedTask):
             long &= (said[:, :steps] == parity[:, self.chain]).all(1)
         else:
             long &= False
-        short = ended & (length == 1) & (said[:, 0] == parity[:, -1])
+        is_short = ended & (length == 1)
+        short = is_short & (said[:, 0] == parity[:, -1])
         return xr.Dataset(
             {
                 "length": ("sequence", length),
                 "ended": ("sequence", ended),
                 "is_long": ("sequence", length == steps),
+                "is_short": ("sequence", is_short),
                 "last_is_right": ("sequence", last_is_right),
                 "chain_is_right": ("sequence", long | short),
             }
