@@ -181,22 +181,24 @@ def drafted(
     -------
     dict
         ``accepted``: the mean overlap ``1 - TV`` of the laws of draft and model, the chance that a proposal stands;
-        ``tokens_per_call``, 1 without a draft; ``at_birth``: the first of a dynamics that was never trained, whose
+        ``tokens_per_call``, 1 without a draft: for each call of the model, those for states and embeddings counted;
+        ``at_birth``: the first of a dynamics that was never trained, whose
         state stays where it is.
     """
     still = NextLatent(objective.dynamics.last.out_features, site=objective.site)
-    prompts, found = process.sample(TEXTS, 4, rng), []
+    prompts, found, calls = process.sample(TEXTS, 4, rng), [], []
     for head in (objective, still.to(next(objective.parameters()).device)):
         draft = LatentDraft(model, head, ahead=ahead)
         rounds = [
             one
             for prompt in prompts
-            for one in speculate(model, draft, prompt, length=length - 4, ahead=ahead, rng=rng)
+            for one in speculate(draft.target, draft, prompt, length=length - 4, ahead=ahead, rng=rng)
         ]
         found.append(Acceptance.of(rounds))
+        calls.append(draft.calls)
     return {
         "accepted": found[0].expected,
-        "tokens_per_call": found[0].tokens_per_call,
+        "tokens_per_call": TEXTS * (length - 4) / calls[0],
         "at_birth": found[1].expected,
     }
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from nextlens.analyses import next_latent
 from nextlens.analyses.next_latent import drafted
 from nextlens.models.batch import Batch
 from nextlens.models.decoding import complete
@@ -58,6 +59,31 @@ def test_another_text_is_read_anew(trained):
     assert np.allclose(law(draft, other), by_hand(*trained, other, anchor=4), atol=1e-6)
 
 
+def test_every_call_of_the_model_is_counted_and_a_round_costs_one(trained):
+    model, objective = trained
+    draft, seen = LatentDraft(model, objective, ahead=3), []
+    rng = np.random.default_rng(0)
+    with model.edited("ln_final.normalized", lambda value: seen.append(tuple(value.shape[:2]))):
+        rounds = list(speculate(draft.target, draft, PROMPT, length=20, ahead=3, rng=rng))
+    assert draft.calls == len(seen) == len(rounds) + 2, "one for the prompt, one for both embeddings"
+    assert {n for n, _ in seen} == {1}
+    for each in ({}, {"target": model}):
+        draft, rng = LatentDraft(model, objective, ahead=3), np.random.default_rng(0)
+        again = list(speculate(each.get("target", draft.target), draft, PROMPT, length=20, ahead=3, rng=rng))
+        assert [one.tokens for one in again] == [one.tokens for one in rounds]
+
+
+def test_laws_are_those_of_states_that_were_kept_while_the_text_was_judged(trained):
+    draft = LatentDraft(*trained, ahead=3)
+    tokens = np.array([0, 1, 1, 0, 0, 1, 0])
+    draft.target.log_probs(Batch.from_tokens(np.append(tokens, 0)[None]))
+    assert np.allclose(law(draft, tokens[:5]), by_hand(*trained, tokens[:5], anchor=4), atol=1e-6)
+    assert draft.calls == 2
+    other = np.array([0, 1, 0, 0, 0])
+    assert np.allclose(law(draft, other), by_hand(*trained, other, anchor=4), atol=1e-6)
+    assert draft.calls == 3
+
+
 def test_what_is_written_greedily_is_the_models_own_text(trained):
     model, objective = trained
     greedy = complete(model, torch.from_numpy(PROMPT[None]), 20)[0].tolist()
@@ -75,7 +101,8 @@ def test_what_is_written_greedily_is_the_models_own_text(trained):
     assert [token for each in rounds for token in each.tokens] == greedy
 
 
-def test_a_trained_dynamics_is_accepted_more_often_than_one_at_birth(trained):
+def test_a_trained_dynamics_is_accepted_more_often_than_one_at_birth(trained, monkeypatch):
+    monkeypatch.setattr(next_latent, "TEXTS", 2)
     found = drafted(*trained, zero_one_random(), np.random.default_rng(1), length=32, ahead=3)
     assert found["accepted"] > max(0.8, found["at_birth"] + 0.01)
     assert 2 < found["tokens_per_call"] <= 4
