@@ -93,7 +93,13 @@ def _costs(recipe: ObjectivesRecipe, results: Results, name: str) -> list[float]
 
 
 def _matched(recipe: ObjectivesRecipe, results: Results) -> dict[str, Any]:
-    """Rank and R² where each seed's objectives had all come down to the same KL: the largest of their last ones."""
+    """Rank and R² where each seed's objectives had all come down to the same KL.
+
+    The level of a seed is ``max over objectives of (min over looks of KL)``: the least that the objective which comes
+    down least far ever reaches, be it before its last look. Of every objective that look counts which is the first
+    with a KL no larger than the level; looks are ``every`` steps apart, on words that are neither trained on nor those
+    of the other measures.
+    """
     at: dict[str, dict[str, list[float]]] = {name: {"rank": [], "r2": []} for name in recipe.objectives}
     levels = []
     for seed in recipe.seeds:
@@ -106,7 +112,7 @@ def _matched(recipe: ObjectivesRecipe, results: Results) -> dict[str, Any]:
                 at[name][value].append(first[value])
     return {
         "protocol": "effective rank and belief R² of the final state at the first look at which the KL is no larger "
-        "than the least that every objective of this seed reaches",
+        "than the level of the seed: the largest, over objectives, of the least KL that each has at any look",
         "kl": interval(levels),
         **{name: {value: interval(found) for value, found in both.items()} for name, both in at.items()},
     }
