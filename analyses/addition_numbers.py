@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from nextlens.analyses.addition_heads import PATTERNS
 from nextlens.analyses.addition_lengths import generalisable_length
+from nextlens.analyses.addition_positions import margins
 from nextlens.analyses.addition_recipe import COUPLED, KINDS, TRIALS, AdditionRecipe
 from nextlens.analyses.addition_training import N_SELECTING, REACH, AdditionModel, Insides
 from nextlens.analyses.intervals import interval
@@ -46,6 +47,7 @@ def sum_up(recipe: AdditionRecipe, results: Results) -> dict[str, Any]:
             **{str(name): interval([float(one.swapped[name]) for one in insides]) for name in insides[0].swapped},
         },
         "position_table": _table(insides),
+        "margins": _margins(recipe, insides),
         "seeds": list(recipe.seeds),
         "cpu_seconds": {f"{kind}, seed {seed}": round(one.cpu_seconds, 1) for (kind, seed), one in results.items()},
         "recipe": recipe.as_json(),
@@ -162,6 +164,40 @@ def without(insides: Sequence[Insides], name: str, carry: int) -> list[float]:
 def first_layer_head(found: Insides, pattern: str) -> int:
     """The head of the first layer, whose input holds the ids as they are, with most attention on a pattern."""
     return int(found.patterns.mass.sel(pattern=pattern).isel(layer=0).values.argmax())
+
+
+def _margins(recipe: AdditionRecipe, insides: Sequence[Insides]) -> dict[str, Any] | None:
+    """None where ids are so few that all of them occur together."""
+    together = recipe.digits + 1
+    if len(insides[0].scores[0]) < 2 * together + 2:
+        return None
+    looked_for = dict(zip(PATTERNS, (1, 0), strict=True))
+    found = {
+        name: [margins(one.scores[first_layer_head(one, name)], offset, together) for one in insides]
+        for name, offset in looked_for.items()
+    }
+    return {
+        "protocol": "scores of ids alone: that of the id looked for, less the best other id, of those at most "
+        f"{together} away, which occur in one sum of training, and of those further apart, which never do",
+        **{
+            name: {
+                kind: {
+                    "mean": interval([float(one[kind].mean()) for one in margin]),
+                    "least": interval([float(one[kind].min()) for one in margin]),
+                }
+                for kind in ("together", "apart")
+            }
+            | {"weakest, id and rival": [_weakest(one, recipe.start) for one in margin]}
+            for name, margin in found.items()
+        },
+    }
+
+
+def _weakest(found: xr.Dataset, first: int) -> list[int]:
+    """The id from which the one looked for stands out least from those apart, and the best of these."""
+    place = int(found.apart.values.argmin())
+    looking = int(found.id.values[place]) + first
+    return [looking, looking + int(found.rival.values[place])]
 
 
 def _table(insides: Sequence[Insides]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Float
 
 from nextlens.models.hooked import Hooked
@@ -42,6 +43,43 @@ def offset_preference(
     spread = chosen.std(2, keepdims=True)
     chosen = (chosen - chosen.mean(2, keepdims=True)) / np.where(spread > 0, spread, 1)
     return np.stack([chosen.diagonal(o, 1, 2).mean(1) for o in range(-reach, reach + 1)], axis=1)
+
+
+def margins(scores: Float[np.ndarray, "id_looking id_looked_at"], offset: int, together: int) -> xr.Dataset:
+    """By how much a head scores the id that it looks for above the best other one, of two kinds.
+
+    Parameters
+    ----------
+    scores : array of shape (id, id)
+        Of one head, for ids one after another.
+    offset : int
+        Of the id looked for, from the one that looks.
+    together : int
+        Ids that differ by at most so many occur in one sum of training; heads were never trained to tell others apart.
+
+    Returns
+    -------
+    xr.Dataset
+        ``together`` and ``apart`` (id): the score looked for, less the largest other of ids of that kind; ids without
+        a target, or without another of both kinds, are left out. ``rival`` (id): how far away the best id apart is.
+
+    Raises
+    ------
+    ValueError
+        If no id has others of both kinds.
+    """
+    rows = []
+    for i, row in enumerate(scores):
+        others = np.arange(len(row)) - i
+        near = (np.abs(others) <= together) & (others != offset)
+        far = np.abs(others) > together
+        if 0 <= i + offset < len(row) and near.any() and far.any():
+            best = np.where(far, row, -np.inf).argmax()
+            rows.append((i, row[i + offset] - row[near].max(), row[i + offset] - row[best], best - i))
+    if not rows:
+        raise ValueError(f"together={together} leaves no id apart among {len(scores)}; it must be smaller")
+    ids, near, far, rival = map(np.array, zip(*rows, strict=True))
+    return xr.Dataset({"together": ("id", near), "apart": ("id", far), "rival": ("id", rival)}, coords={"id": ids})
 
 
 def neighbour_similarity(model: Hooked, ids: slice) -> Float[np.ndarray, "id other"]:

@@ -22,8 +22,8 @@ from nextlens.analyses.addition_heads import (
     without_heads,
 )
 from nextlens.analyses.addition_lengths import by_length, generalisable_length, swapped_ids
-from nextlens.analyses.addition_numbers import summary
-from nextlens.analyses.addition_positions import id_scores, neighbour_similarity, offset_preference
+from nextlens.analyses.addition_numbers import _weakest, summary
+from nextlens.analyses.addition_positions import id_scores, margins, neighbour_similarity, offset_preference
 from nextlens.analyses.addition_recipe import KINDS, AdditionRecipe
 from nextlens.analyses.addition_run import run
 from nextlens.analyses.addition_training import Best, loss_of
@@ -172,6 +172,20 @@ def test_planted_heads_are_found_with_all_their_attention():
     preference = offset_preference(id_scores(planted(1)), slice(2, 20))
     assert preference[0].argmax() == 4
     assert neighbour_similarity(planted(1), slice(2, 20)) == pytest.approx(np.eye(18))
+
+
+def test_margins_tell_rivals_trained_against_from_those_never_seen_together():
+    scores = np.zeros((8, 8)) + 5 * np.eye(8).astype(float)
+    scores[0, 2], scores[0, 6], scores[4, 1] = 1.0, 4.0, 7.0
+    found = margins(scores, 0, 2)
+    assert found.id.values.tolist() == list(range(8))
+    assert found.together.values.tolist() == [4, 5, 5, 5, 5, 5, 5, 5]
+    assert found.apart.values.tolist() == [1, 5, 5, 5, -2, 5, 5, 5]
+    assert found.rival.values[[0, 4]].tolist() == [6, -3]
+    assert margins(scores.T, 1, 2).id.values.tolist() == list(range(7))
+    assert _weakest(found, first=10) == [14, 11]
+    with pytest.raises(ValueError, match="together=7 leaves no id apart among 8"):
+        margins(scores, 0, 7)
 
 
 def test_one_sum_is_said_token_by_token():
