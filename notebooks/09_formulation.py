@@ -128,7 +128,8 @@ CurvesDisplay(
 
 # %% [markdown]
 # ## Deployment
-# A decoding rule sends a kernel to a kernel. Cutting a law off at mass Z moves it by `-log Z`.
+# A decoding rule sends a kernel to a kernel. Cutting a law off at mass Z moves it by `-log Z`; how far it has moved is
+# asked after what the process says, and after what the deployed kernel says by itself ("own").
 
 # %%
 maps = {
@@ -136,8 +137,8 @@ maps = {
     "top-k 2": partial(TopK, k=2),
     "top-p .8": partial(Nucleus, p=0.8),
 }
-for name, row in deployed(process, maps, tokens, truth=process, skip=6).items():
-    print(f"{name:16s}", *(f"{one} {value:.4f}  " for one, value in row.items()))
+for name, row in deployed(process, maps, tokens, rng, truth=process, skip=6, said=8).items():
+    print(f"{name:16s}", *(f"{one} {found.value:.4f}  " for one, found in row.items()))
 
 # %% [markdown]
 # Reinforcement has an optimum that can be listed on short strings: `π ∝ p e^{r / β}`. Here the reward is the sum of
