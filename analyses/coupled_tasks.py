@@ -33,7 +33,7 @@ from nextlens.models.transformer import Transformer, TransformerConfig
 
 KINDS = ("coupled", "in a row")
 #: Of fields of mines: coupled, each row and each column with an id of its own, whose rows of one table are added.
-ON_GRID = "coupled, row + column"
+ON_GRID = "row + column"
 #: Which random numbers are for what, beside the seed.
 DATA, MEASURE = 1, 2
 #: Sequences of each size.
@@ -93,8 +93,8 @@ QUESTIONS = {
     "mines": Question(
         {
             KINDS[0]: Minesweeper(2, 4, side=9),
-            ON_GRID: Minesweeper(2, 4, side=9),
             KINDS[1]: Minesweeper(2, 4, coupled=False),
+            ON_GRID: Minesweeper(2, 4, side=9),
         },
         (4, 5, 6),
         _cells,
