@@ -88,7 +88,7 @@ class ObjectivesRecipe(WrittenRecipe):
             raise ValueError(f"objectives={self.objectives!r} must name next-token, the control, and each once")
         for name, minimum in (("length", 8), ("beyond", 1), ("batch_size", 1), ("roll_out", 1), ("every", 1)):
             at_least(name, getattr(self, name), minimum)
-        at_least("length", self.length, self.ahead + 1)
+        at_least("length", self.length, max(self.ahead, self.roll_out) + 1)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
         object.__setattr__(self, "parameters", dict(self.parameters))

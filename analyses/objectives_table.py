@@ -16,7 +16,7 @@ from nextlens.analyses.objectives_training import OBJECTIVES, Lesson, lesson_ste
 from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.analyses.results_folder import NUMBERS, begin, versions, write_json
 from nextlens.models import checkpoints
-from nextlens.models.arguments import at_least, one_of
+from nextlens.models.arguments import at_least, between, one_of
 from nextlens.models.hooked import Hooked
 from nextlens.models.tasks.prompted import PromptedTask
 from nextlens.models.training import over_seeds
@@ -81,6 +81,7 @@ class TableRecipe(WrittenRecipe, ABC):
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise ValueError(f"objectives={self.objectives!r} must name at least one, each once")
         at_least("batch_size", self.batch_size, 1)
+        between("ahead", self.ahead, 1, self.task.length - 2)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
         for name in self.objectives:

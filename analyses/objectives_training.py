@@ -60,7 +60,7 @@ class Lesson:
     fewest : int, default=1
         The smallest offset of a register.
     share : float, default=0.3
-        Of the registers in the loss.
+        Of the registers in the loss; below 1.
     weight_latent, weight_kl : float, default=1
         Of NextLat's terms.
 
@@ -96,6 +96,8 @@ class Lesson:
             at_least(name, getattr(self, name), minimum)
         at_least("ahead", self.ahead, max(self.fewest, 2 if "multi" in self.objective else 1))
         between("share", self.share, 0, 1)
+        if self.share == 1:
+            raise ValueError("share=1 leaves nothing to the next token; it must be below 1")
 
     @property
     def register(self) -> int:

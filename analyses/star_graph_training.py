@@ -92,6 +92,7 @@ class StarGraphRecipe(WrittenRecipe):
         between("solved_at", self.solved_at, 0, 1)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
+        between("ahead", self.ahead, 1, self.task.length - 2)
         self.lesson(self.seeds[0])
 
     @classmethod

@@ -17,6 +17,7 @@ from nextlens.analyses.displays import style
 from nextlens.analyses.displays.plan import PlanDisplay
 from nextlens.analyses.displays.staircase import StaircaseDisplay
 from nextlens.analyses.objectives_cli import objectives
+from nextlens.analyses.objectives_grid_run import GridRecipe
 from nextlens.analyses.objectives_recipe import ObjectivesRecipe
 from nextlens.analyses.objectives_run import run, summary
 from nextlens.analyses.registers import register_horizon
@@ -113,6 +114,7 @@ def test_the_command_of_a_recipe_makes_that_recipe(monkeypatch):
         ({"objectives": ("next-token", "mtp")}, "objectives='mtp' is not one of"),
         ({"seeds": ()}, "must hold at least one seed"),
         ({"length": 9, "ahead": 9}, "length=9 must be at least 10"),
+        ({"length": 9, "roll_out": 9}, "length=9 must be at least 10"),
         ({"positions": "absolute"}, "positions='absolute' is not one of"),
         ({"process": "mess"}, "alpha"),
     ],
@@ -123,6 +125,13 @@ def test_wrong_recipes_are_named(given, said):
         return
     with pytest.raises(ValueError, match=said):
         ObjectivesRecipe(**given)
+
+
+def test_whoever_looks_beyond_a_question_is_refused_before_any_training():
+    with pytest.raises(ValueError, match="ahead=24 must lie between 1 and 23"):
+        StarGraphRecipe.of("next-latent", ahead=24)
+    with pytest.raises(ValueError, match="ahead=22 must lie between 1 and 21"):
+        GridRecipe(ahead=22)
 
 
 def test_a_star_run_shows_every_seed(tmp_path, few):

@@ -115,6 +115,7 @@ def test_registers_look_as_far_as_the_lesson_says():
         ({"objective": "next-token", "cpu_seconds": 0}, "cpu_seconds=0 must be finite and above 0"),
         ({"objective": "next-token", "steps": 0}, "steps=0 must be at least 1"),
         ({"objective": "registers", "share": 1.5}, "share=1.5 must lie between 0 and 1"),
+        ({"objective": "registers", "share": 1}, "share=1 leaves nothing to the next token"),
     ],
 )
 def test_wrong_lessons_are_named(given, said):
