@@ -194,12 +194,13 @@ def _sum_up(recipe: TableRecipe, found: Mapping[tuple[str, int], Mapping[str, fl
 
 def summary(recipe: TableRecipe, numbers: Mapping[str, Any], folder: Path) -> str:
     """One table: measures by objective, each a mean over seeds with its interval."""
+    width = max(map(len, numbers["measures"]))
     lines = [
         f"{recipe.about}; {len(recipe.seeds)} seeds, {recipe.cpu_seconds:g} CPU seconds each",
-        f"{'':28s}" + "".join(f"{name:>24s}" for name in recipe.objectives),
+        f"{'':{width}s}" + "".join(f"{name:>24s}" for name in recipe.objectives),
     ]
     for row, found in numbers["measures"].items():
-        lines.append(f"{row:28s}" + "".join(f"{_spelled(found[name]):>24s}" for name in recipe.objectives))
+        lines.append(f"{row:{width}s}" + "".join(f"{_spelled(found[name]):>24s}" for name in recipe.objectives))
     lines.append(f"look at    {folder / NUMBERS}")
     lines.append(f"repeat     {recipe.command}")
     return "\n".join(lines)
