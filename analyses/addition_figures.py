@@ -44,8 +44,8 @@ def lengths_figure(recipe: AdditionRecipe, results: Results) -> Figure:
         figure = style.new_figure(style.DOUBLE_COLUMN, 2.4)
         style.caption_beneath(
             figure,
-            f"Trained on 1 to {recipe.digits} digits (dashed); medians over {len(recipe.seeds)} seeds, bands: their "
-            + ("range." if recipe.select is None else f"range. Dotted: {recipe.select} digits select the weights."),
+            f"Trained on 1 to {recipe.digits} digits (dashed); {_seeds(recipe)}."
+            + ("" if recipe.select is None else f" Dotted: {recipe.select} digits select the weights."),
         )
         for ax, (measure, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
             ax.set_ylim(-0.03, 1.05)
@@ -61,6 +61,11 @@ def lengths_figure(recipe: AdditionRecipe, results: Results) -> Figure:
             if recipe.select is not None:
                 ax.axvline(recipe.select, color=style.GREY, linestyle=":", linewidth=0.8)
     return figure
+
+
+def _seeds(recipe: AdditionRecipe) -> str:
+    n = len(recipe.seeds)
+    return f"medians over {n} seeds, bands: their range" if n > 1 else f"seed {recipe.seeds[0]}"
 
 
 def attention_display(recipe: AdditionRecipe, found: Insides) -> HeatMapsDisplay:
