@@ -42,6 +42,7 @@ def done(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "save", partial(style.save, formats=("png",)))
         patch.setattr(parity_training, "measured", partial(measured, n_prompts=128))
+        patch.setattr(parity_training, "MOMENTS", 2)
         return run(TINY, folder, n_jobs=1), folder
 
 
