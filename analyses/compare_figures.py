@@ -41,7 +41,7 @@ def memory(numbers: Mapping[str, Any]) -> CurvesDisplay:
             caption=f"own use of context, all words of {numbers['recipe']['words']} tokens of {numbers['on']}",
         ).plot()
     along = [int(k) for k in next(iter(found.values()))["memory"]]
-    values = {name: np.array([more for more, _ in one["memory"].values()]) for name, one in found.items()}
+    values = {name: np.array([more for more, _ in one["memory"].values()], dtype=float) for name, one in found.items()}
     return CurvesDisplay(
         along=along,
         values=values,
@@ -85,7 +85,7 @@ def cost(numbers: Mapping[str, Any]) -> CostsDisplay | None:
     values = {
         name: [(1e6 * one["cost"]["seconds_per_token"], one["measures"][measure][0])]
         for name, one in numbers["seeds"][0]["kernels"].items()
-        if one["measures"][measure][0] > LEAST
+        if (one["measures"][measure][0] or 0.0) > LEAST
     }
     length = next(iter(numbers["seeds"][0]["kernels"].values()))["cost"]["length"]
     if not values:
@@ -124,4 +124,5 @@ def _wrong_by_context(one: Mapping[str, Any], exact: bool) -> dict[int, float]:
     if exact:
         return dict(enumerate(one["error_by_context"], start=1))
     whole, bits = one["last"]["loss"][0], one["last"]["bits"]
-    return {int(k): (whole + more) * bits / whole for k, (more, _) in one["memory"].items()}
+    found = {int(k): more for k, (more, _) in one["memory"].items() if more is not None}
+    return {} if whole is None else {k: (whole + more) * bits / whole for k, more in found.items()}

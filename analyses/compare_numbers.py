@@ -14,6 +14,7 @@ from nextlens.analyses.intervals import interval
 from nextlens.analyses.results_folder import NUMBERS, versions
 
 PROTOCOL = {
+    "never": "share of positions where the kernel forbids what came: its loss is infinite, and it has no z - h",
     "loss, excess, divergence, variation": "nats a token, means over positions and sequences; divergence is KL(truth‖"
     f"kernel), with a uniform floor of {FLOOR:g} where the kernel forbids what the truth says; standard errors by "
     "sequences drawn anew",
@@ -29,9 +30,12 @@ PROTOCOL = {
     "cost": "matrix products that PyTorch makes in one reading of that length (what NumPy multiplies is not counted); "
     "float32 keys and values; CPU seconds, medians of repeats",
 }
+#: What is printed of a number that there is not: infinite, or of nothing.
+NOTHING = "-"
 #: What is printed of a row of measures, with its unit.
 SHOWN = {
     "loss": "loss, nats a token",
+    "never": "forbids what came, share",
     "bits per byte": "bits a byte",
     "excess": "excess over entropy rate",
     "divergence": "KL rate to the process",
@@ -54,7 +58,7 @@ def sum_up(recipe: CompareRecipe, found: Mapping[int, Mapping[str, Any]]) -> dic
         "seeds": seeds,
         "over_seeds": {
             name: {
-                measure: interval([one["kernels"][name]["measures"][measure][0] for one in seeds])
+                measure: _over([one["kernels"][name]["measures"][measure][0] for one in seeds])
                 for measure in seeds[0]["kernels"][name]["measures"]
             }
             for name in names
@@ -82,8 +86,9 @@ def summary(recipe: CompareRecipe, numbers: Mapping[str, Any], folder: Path) -> 
             lines.append(f"{said:32s}" + "".join(f"{cell:>{wide}s}" for cell in cells))
 
     def row(said: str, pick: Any, form: str) -> None:
-        values = [np.mean([pick(one["kernels"][name]) for one in seeds]) for name in names]
-        lines.append(f"{said:32s}" + "".join(f"{format(value, form):>{wide}s}" for value in values))
+        values = [[pick(one["kernels"][name]) for one in seeds] for name in names]
+        cells = [NOTHING if None in one else format(np.mean(one), form) for one in values]
+        lines.append(f"{said:32s}" + "".join(f"{cell:>{wide}s}" for cell in cells))
 
     def counted(said: str, pick: Any) -> None:
         values = [pick(seeds[0]["kernels"][name]) for name in names]
@@ -129,6 +134,10 @@ def summary(recipe: CompareRecipe, numbers: Mapping[str, Any], folder: Path) -> 
     return "\n".join(lines)
 
 
+def _over(values: list[float | None]) -> dict[str, Any]:
+    return {"mean": None} if None in values else interval(values)
+
+
 def _mean_of(moved: Mapping[str, float]) -> list[float]:
     return [moved["mean"], moved["error"]]
 
@@ -141,6 +150,8 @@ def _quadratic(cost: Mapping[str, Any]) -> float:
 
 def _cell(values: list[list[float | None]]) -> str:
     means = [value[0] for value in values]
+    if None in means:
+        return NOTHING
     if len(means) > 1:
         found = interval(means)
         half = (found["interval_95"][1] - found["interval_95"][0]) / 2

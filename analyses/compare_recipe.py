@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from nextlens.analyses.compare_kernels import refuse_unknown
+from nextlens.analyses.formulation_memory import forbids
 from nextlens.analyses.language_recipe import kind_of
 from nextlens.analyses.model_training import Source, Training
 from nextlens.analyses.recipes import WrittenRecipe, repeating
@@ -62,8 +63,8 @@ class CompareRecipe(WrittenRecipe):
     reference: int = 400
     passages: int = 40
     words: int = 7
-    contexts: tuple[int, ...] = (1, 4, 16, 64)
-    lags: tuple[int, ...] = (1, 8, 64)
+    contexts: tuple[int, ...] = (1, 4, 16)
+    lags: tuple[int, ...] = (1, 8, 32)
     maps: tuple[str, ...] = ("temperature=.5", "temperature=2", "top-k=2", "top-p=.8", "min-p=.2")
     n_layers: int = 2
     n_heads: int = 1
@@ -96,11 +97,16 @@ class CompareRecipe(WrittenRecipe):
             raise ValueError(f"kernels={self.kernels!r} must hold at least one, each once")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
-        process_by_name(self.process)
         refuse_unknown(self.kernels, of_process=not self.texts)
         refuse_unknown(
             tuple(f"{self.kernels[0].partition('@')[0]}@{one}" for one in self.maps), of_process=not self.texts
         )
+        pointing = any(name.partition("@")[0] == "gim" for name in self.kernels)
+        if not self.texts and forbids(self.made, self.words) and pointing:
+            raise ValueError(
+                f"kernels={self.kernels!r}: the GIM of a process compares beliefs, and there is none after what "
+                f"{self.process} cannot say and a GIM does; it is made of processes that forbid nothing"
+            )
         kind, number = kind_of(self.vocabulary)
         if kind == "words":
             raise ValueError(f"vocabulary={self.vocabulary!r} must be bytes or bpe:N: every byte of a text is scored")

@@ -100,26 +100,38 @@ def rows_of(
 
 
 def accuracy(found: Rows, rate: float | None = None) -> dict[str, Estimate]:
-    """Loss, and where they are known its excess over the entropy rate, KL rate and total variation; in nats a token.
+    """Loss, how often it is infinite, and where they are known its excess, KL rate and total variation.
+
+    In nats a token; the excess is over the entropy rate. ``never`` is the share of positions
+    where what came was forbidden.
 
     Parameters
     ----------
     rate : float, optional
         Entropy rate of the process, in nats.
     """
-    said = {"loss": estimate(found.surprisal)}
+    said = {"loss": estimate(found.surprisal), "never": estimate(np.isinf(found.surprisal).astype(float))}
     if rate is not None:
         said["excess"] = Estimate(said["loss"].value - rate, said["loss"].error)
     return {**said, **{name: estimate(values) for name, values in found.against.items()}}
 
 
 def calibration(found: Rows) -> dict[str, Estimate]:
-    """``z - h``: its mean, above 0 of the overconfident, and its autocorrelation at lag 1; top-label error."""
-    white, label = measures.calibrated(found.surprisal, found.entropy, found.confidence, found.right)
+    """``z - h``: its mean, above 0 of the overconfident, and its autocorrelation at lag 1; top-label error.
+
+    NaN where a law forbids what came, and of the autocorrelation where z - h never changes.
+    """
+    missed, nothing = found.surprisal - found.entropy, Estimate(float("nan"), float("nan"))
+    finite = bool(np.isfinite(missed).all())
+    lag, p = nothing, nothing
+    if finite and np.ptp(missed) > 1e-12:
+        white = measures.whiteness(missed, lags=min(10, missed.shape[1] - 1))
+        lag, p = Estimate(float(white.autocorrelation[0]), float(white.deviation[0])), Estimate(white.p, 0.0)
+    label = measures.top_label(found.confidence.ravel(), found.right.ravel())
     return {
-        "z - h": estimate(found.surprisal - found.entropy),
-        "z - h, lag 1": Estimate(float(white.autocorrelation[0]), float(white.deviation[0])),
-        "whiteness p": Estimate(white.p, 0.0),
+        "z - h": estimate(missed) if finite else nothing,
+        "z - h, lag 1": lag,
+        "whiteness p": p,
         "top-label error": Estimate(label.error, 0.0),
         "overconfidence": Estimate(label.overconfidence, 0.0),
     }
@@ -150,6 +162,8 @@ def deployed(
     ----------
     truth : Kernel, optional
         Of the process that the sequences are of.
+    rng : Generator
+        Every map is sampled with the same numbers, so that equal laws say the same.
     said : int, default=16
         Tokens that each deployed kernel says after the first ``skip + 1`` of every sequence.
 
@@ -161,11 +175,11 @@ def deployed(
         ``precision``, what the law gives to tokens that can come, ``recall``, the probability of the tokens that it
         still says, and ``possible``, the share of what it says that the process can say.
     """
-    found = {}
+    found, state = {}, int(rng.integers(2**63))
     prompts = torch.from_numpy(tokens[:, : skip + 1])
     for name, made in maps.items():
-        there = made(kernel)
-        own = np.concatenate([prompts, complete(there, prompts, said, temperature=1.0, rng=rng)], axis=1)
+        there, same = made(kernel), np.random.default_rng(state)
+        own = np.concatenate([prompts, complete(there, prompts, said, temperature=1.0, rng=same)], axis=1)
         along = {"": tokens, "own ": own}
         rows = {where: rows_of(kernel, read, truth=there, skip=skip) for where, read in along.items()}
         found[name] = {}

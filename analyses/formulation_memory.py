@@ -21,6 +21,8 @@ from nextlens.probes.measures import Influence, Memory
 
 #: Words that are listed, at most.
 MOST_WORDS = 2**20
+#: No more than this is the rounding of a word that cannot be said.
+IMPOSSIBLE = 1e-12
 
 
 class Lost(NamedTuple):
@@ -59,7 +61,7 @@ def exact_memory(kernel: Kernel, process: Process, length: int) -> Memory:
 
     Without context the law is the mean over pasts. The kernel of a stationary process has ``Σ g_k = H(length) -
     length · h_length``, which tends to the excess entropy from below; a kernel that is not exact uses its context in
-    its own way, whatever that is worth.
+    its own way, whatever that is worth. A uniform floor of 1e-6 where a short context forbids.
 
     Raises
     ------
@@ -75,7 +77,8 @@ def exact_memory(kernel: Kernel, process: Process, length: int) -> Memory:
     gains = [float(weight @ measures.divergence(whole, without))]
     for k in range(1, length):
         short = laws_of_words(kernel, k, process)[at % n**k]
-        gains.append(float(weight @ measures.divergence(whole, short)))
+        floor = FLOOR if np.isneginf(short).any() else 0.0
+        gains.append(float(weight @ measures.divergence(whole, short, floor=floor)))
     return measures.memory(np.array(gains))
 
 
@@ -221,13 +224,20 @@ def laws_of_words(kernel: Kernel, length: int, process: Process | None = None) -
     beliefs = _beliefs_of_words(kernel, length)
     total = beliefs @ kernel.functional
     with np.errstate(divide="ignore", invalid="ignore"):
-        laws = kernel.next_token(np.where(total[:, None] > 0, beliefs / total[:, None], kernel.initial))
-        return np.where(total[:, None] > 0, np.log(laws), np.nan)
+        there = total[:, None] > IMPOSSIBLE
+        laws = kernel.next_token(np.where(there, beliefs / total[:, None], kernel.initial))
+        return np.where(there, np.log(laws), np.nan)
 
 
 def word_probabilities(process: Process, length: int) -> Float[np.ndarray, " word"]:
     """Of every word of so many tokens, in the order of their digits."""
-    return np.maximum(_beliefs_of_words(process, length) @ process.functional, 0.0)
+    found = _beliefs_of_words(process, length) @ process.functional
+    return np.where(found > IMPOSSIBLE, found, 0.0)
+
+
+def forbids(process: Process, length: int) -> bool:
+    """Whether there is a word of so many tokens that it cannot say."""
+    return not word_probabilities(process, length).all()
 
 
 def _beliefs_of_words(process: Process, length: int) -> Float[np.ndarray, "word state"]:

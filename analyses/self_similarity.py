@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from nextlens.analyses.self_similarity_reading import Scored, scored
 from nextlens.models.arguments import at_least
 from nextlens.models.kernel import Kernel
 from nextlens.probes import fractal
-from nextlens.probes.fractal import Estimate, FractalReport
+from nextlens.probes.fractal import Estimate, FractalReport, Published
 from nextlens.probes.fractal.series import log_spaced
 from nextlens.probes.measures import Whiteness, whiteness
 
@@ -28,6 +28,8 @@ MEANING = {
 }
 #: Shuffles, and phase-randomised twins, that every exponent is read on.
 NULLS = 19
+#: Values from which the published protocol, whose windows go up to 300, is read.
+PUBLISHED_FROM = 700
 #: Documents drawn anew for an interval.
 DRAWS = 400
 #: What is said of every exponent.
@@ -54,6 +56,11 @@ class SelfSimilarity:
         Of m.
     mean : dict of str to float
         In bits.
+    apart : dict of str
+        H of z, and of h, less that of m, by local Whittle at T^.5, with its interval: the same documents, or texts,
+        left out of both.
+    published : Published or None
+        z by the notebook's protocol of arXiv 2402.01825, on no more than 896 values; None of documents below 700.
     """
 
     data: xr.Dataset
@@ -61,6 +68,8 @@ class SelfSimilarity:
     refused: dict[str, str]
     white: Whiteness
     mean: dict[str, float]
+    apart: dict[str, tuple[float, tuple[float, float]]]
+    published: Published | None
 
     def verdict(self, series: str = "z") -> str:
         """The outcome of the gated rule, or "refused"."""
@@ -123,7 +132,28 @@ def self_similarity(
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
     data = xr.concat(tables, "series").assign_attrs(reading=found.reading, units="bit")
     mean = {name: float(values.mean()) for name, values in rows.items()}
-    return SelfSimilarity(data, reports, refused, whiteness(found.missed, lags=max(LAGS)), mean)
+    apart = _apart({name: rows[name] for name in reports}, texts)
+    length = found.surprisal.shape[1]
+    protocol = replace(fractal.NOTEBOOK, values=min(fractal.NOTEBOOK.values, length), skip=0)
+    published = (
+        fractal.paper2024(found.surprisal, rng.spawn(1)[0], protocol=protocol, smoothing=smoothing)
+        if length >= PUBLISHED_FROM and "z" in reports
+        else None
+    )
+    white = whiteness(found.missed, lags=max(LAGS))
+    return SelfSimilarity(data, reports, refused, white, mean, apart, published)
+
+
+def _apart(
+    rows: Mapping[str, Float[np.ndarray, "document position"]], texts: Sequence[str] | None
+) -> dict[str, tuple[float, tuple[float, float]]]:
+    found = {}
+    for name, values in rows.items():
+        m = fractal.bandwidth(values.shape[1], 0.5)
+        found[name] = fractal.local_whittle(fractal.pooled(values), n_frequencies=m)
+    if "m" not in found:
+        return {}
+    return {f"{name} - m": fractal.difference(found[name], found["m"], group=texts) for name in found if name != "m"}
 
 
 def exponents(
@@ -315,6 +345,17 @@ def as_numbers(found: SelfSimilarity) -> dict[str, object]:
         "exponents": table,
         "verdicts": {name: _verdict(report) for name, report in found.reports.items()},
         "refused": found.refused,
+        "apart": {name: [value, *map(plain, ends)] for name, (value, ends) in found.apart.items()},
+        "published": None
+        if found.published is None
+        else {
+            name: {
+                "value": one.value,
+                "interval": [plain(end) for end in one.interval],
+                "shuffled": found.published.null[name].value if name in found.published.null else None,
+            }
+            for name, one in found.published.estimates.items()
+        },
         "m": {
             "mean": found.white.mean,
             "mean_sd": found.white.mean_sd,

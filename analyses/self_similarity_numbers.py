@@ -89,6 +89,12 @@ def summary(recipe: SelfSimilarityRecipe, numbers: Mapping[str, Any], folder: Pa
                 f"{'':{width}s}  z, Whittle T^0.5: [{z['low']:.3f}, {z['high']:.3f}] with documents drawn anew, "
                 f"[{z['text_low']:.3f}, {z['text_high']:.3f}] with whole texts left out"
             )
+        first = next(iter(by_seed.values()))
+        for name, (value, low, high) in first["apart"].items():
+            lines.append(f"{'':{width}s}  {name}, Whittle T^0.5, paired: {value:+.3f} [{_end(low)}, {_end(high)}]")
+        if first["published"]:
+            cells = [f"{name} {one['value']:.3f} ({_end(one['shuffled'])})" for name, one in first["published"].items()]
+            lines.append(f"{'':{width}s}  as published (shuffled): {', '.join(cells)}")
         some = [one["m"] for one in by_seed.values()]
         lag = np.mean([one["autocorrelation"]["1"] for one in some])
         perbyte = [one["bits_per_byte"] for one in by_seed.values() if one["bits_per_byte"]]
@@ -128,9 +134,15 @@ def said_of(verdicts: list[Mapping[str, Any]]) -> str:
     if len(verdicts) == 1:
         mistaken = verdicts[0].get("mistaken")
         rivals = "" if mistaken is None else f" (two relaxation times pass in {mistaken:.0%})"
-        return f"{verdicts[0]['outcome']}{rivals}"
+        other = verdicts[0].get("by_amplitude", verdicts[0]["outcome"])
+        amplitude = "" if other == verdicts[0]["outcome"] else f"; {other} with trends removed by amplitude"
+        return f"{verdicts[0]['outcome']}{rivals}{amplitude}"
     outcomes = Counter(one["outcome"] for one in verdicts)
     return ", ".join(f"{outcome} {n}/{len(verdicts)}" for outcome, n in outcomes.items())
+
+
+def _end(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
 
 
 def _cell(rows: list[Mapping[str, float | None]]) -> str:

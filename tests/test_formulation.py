@@ -369,6 +369,36 @@ def test_a_comparison_on_a_process_is_a_table(tmp_path, monkeypatch):
     ]
 
 
+def test_kernels_that_forbid_what_comes_have_a_table_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "save", lambda figure, stem: None)
+    kernels = ("exact", "exact@top-k=2", "exact@greedy")
+    recipe = CompareRecipe(kernels, sequences=12, length=12, skip=4, words=3, maps=("top-k=2", "eta=.0001"))
+    numbers = run(recipe, tmp_path)
+    found = numbers["seeds"][0]["kernels"]["exact@top-k=2"]
+    assert found["measures"]["loss"][0] is None
+    assert 0 < found["measures"]["never"][0] < found["measures"]["forbidden"][0] + 0.2
+    assert found["measures"]["z - h"] == found["measures"]["z - h, lag 1"] == [None, None]
+    assert 0 < found["memory_total"] < 100
+    said = summary(recipe, numbers, tmp_path)
+    assert "forbids what came, share" in said
+    assert "nan" not in said
+
+
+@pytest.mark.parametrize("name", ["golden_mean", "coin", "zero_one_random", "moon"])
+def test_processes_without_surprise_or_with_words_of_rounding_have_a_table(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("nextlens.analyses.compare_run.draw", lambda numbers, place: None)
+    recipe = CompareRecipe(("exact", "bigram"), process=name, sequences=6, length=8, skip=2, words=3, timed=3)
+    numbers = run(recipe, tmp_path)
+    assert numbers["seeds"][0]["kernels"]["exact"]["memory_total"] >= 0
+    assert "nan" not in summary(recipe, numbers, tmp_path)
+
+
+def test_equal_laws_say_the_same(tokens):
+    maps = {"plain": lambda kernel: Tempered(kernel, 1.0), "all": lambda kernel: TopK(kernel, 3)}
+    found = deployed(mess3(), maps, tokens, np.random.default_rng(0), truth=mess3(), said=5)
+    assert found["plain"]["own entropy"] == found["all"]["own entropy"]
+
+
 def test_a_figure_of_costs_refuses_what_a_logarithm_cannot_hold():
     display = CostsDisplay(values={"one": [(1.0, 0.5), (10.0, 0.1)]}, words={"one": ["a", "b"]}).plot()
     np.testing.assert_array_equal(display.artists_["one"].get_xydata(), [[1, 0.5], [10, 0.1]])
@@ -424,7 +454,10 @@ def test_a_recipe_names_what_it_does_not_know():
     with pytest.raises(ValueError, match="map='top-q'"):
         CompareRecipe(("exact@top-q=1",))
     with pytest.raises(ValueError, match="must be below the 40 tokens read"):
-        CompareRecipe(("kneser-ney",), texts="somewhere")
+        CompareRecipe(("kneser-ney",), texts="somewhere", lags=(64,))
+    assert max(CompareRecipe(("kneser-ney",), texts="somewhere").contexts) == 16
+    with pytest.raises(ValueError, match="the GIM of a process compares beliefs"):
+        CompareRecipe(("exact", "gim@temperature=2"), process="even")
     assert CompareRecipe(("exact", "smollm2-135m"), maps=("last=2",)).command == (
         "nextlens compare exact smollm2-135m --map last=2"
     )

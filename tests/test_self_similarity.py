@@ -207,6 +207,22 @@ def test_surprisal_of_questions_is_below_its_null():
     assert found.data.series.values.tolist() == ["z"]
 
 
+def test_parts_are_set_apart_in_pairs_and_the_published_reading_stands_beside():
+    rng = np.random.default_rng(7)
+    slow = fractal.fractional_gaussian_noise((30, 700), 0.85, rng)
+    m = rng.standard_normal(slow.shape)
+    found = self_similarity(Scored(slow + m, slow, "as given"), rng, n_shuffles=333)
+    pooled = {name: fractal.pooled(x) for name, x in (("z", slow + m), ("m", m))}
+    whittle = {
+        name: fractal.local_whittle(x, n_frequencies=fractal.bandwidth(700, 0.5)).value for name, x in pooled.items()
+    }
+    value, (low, high) = found.apart["z - m"]
+    assert value == pytest.approx(whittle["z"] - whittle["m"])
+    assert 0 < low < value < high < found.apart["h - m"][0] + 0.2
+    assert found.published.protocol.values == 700
+    assert found.published.estimates["H"].value > found.published.null["H"].value + 0.1
+
+
 def test_too_few_documents_are_refused(tokens):
     with pytest.raises(ValueError, match="number of documents"):
         self_similarity(scored(mess3(), tokens[:29]), np.random.default_rng(0))
@@ -314,6 +330,7 @@ def test_a_verdict_that_had_to_ask_about_rivals_says_how_many_pass():
     law, none = {"outcome": "power-law", "mistaken": 0.175}, {"outcome": "none", "mistaken": None}
     assert said_of([law]) == "power-law (two relaxation times pass in 18%)"
     assert said_of([none]) == "none"
+    assert said_of([none | {"by_amplitude": "short-memory"}]) == "none; short-memory with trends removed by amplitude"
     assert said_of([law, none, law]) == "power-law 2/3, none 1/3"
 
 

@@ -92,7 +92,8 @@ class Verdict:
         the .1 that are asked for, few documents were asked.
     n_documents, length, n_shuffles : int
     mistaken : float or None
-        Of a power law: the share of two relaxation times of the same H and size that pass as one, too.
+        Of a power law: the share of two relaxation times of the same H and size that pass as one, too; None if none
+        read so much.
     """
 
     outcome: str
@@ -112,6 +113,7 @@ class Verdict:
             f"[{band.estimate.interval[0]:.3f}, {band.estimate.interval[1]:.3f}]  shuffles {band.null.mean:.3f} ± "
             f"{band.null.standard_deviation:.3f}  p above {band.null.above:.4f} below {band.null.below:.4f}  "
             f"fit p {band.fit:.2g}, bend p {band.bend:.2g}"
+            + (", AT THE END OF ITS RANGE" if band.estimate.at_bound else "")
             for band in self.bands
         ]
         rivals = (
@@ -198,7 +200,7 @@ def gated_verdict(series: Series, rng: np.random.Generator, *, n_shuffles: int =
     return Verdict(outcome, gates, bands, fluctuations, upper, apart, len(rows), length, n_shuffles, mistaken)
 
 
-def outcome_of(gates: Gates, length: int, *, shortest: int = SHORTEST, mistaken: float = 0.0) -> str:
+def outcome_of(gates: Gates, length: int, *, shortest: int = SHORTEST, mistaken: float | None = None) -> str:
     """The rule itself, from what its gates say."""
     if gates.below:
         return "below-null"
@@ -206,7 +208,7 @@ def outcome_of(gates: Gates, length: int, *, shortest: int = SHORTEST, mistaken:
         return "short-memory" if gates.short else "none"
     if not (gates.agree and all(gates.fitted[:2]) and all(gates.straight)):
         return "dependent-not-scaling"
-    return "power-law" if gates.fitted[2] and length >= shortest and mistaken < MISTAKEN else "low-band"
+    return "power-law" if gates.fitted[2] and length >= shortest and (mistaken or 0.0) < MISTAKEN else "low-band"
 
 
 def mistaken_share(
@@ -217,18 +219,18 @@ def mistaken_share(
     draws: int = RIVALS,
     relaxations: int = RELAXATIONS,
     straight: float = STRAIGHT,
-) -> float:
+) -> float | None:
     """How often two relaxation times pass as a power law in so many documents of such a length.
 
     They are white noise, AR(1) of ½ and AR(1) whose relaxation time a document holds ``relaxations`` times; of the
     latter there is so much that local Whittle reads ``hurst`` at T^.5. Asked are fit, straightness (p of :func:`bend`
     at least ``straight``) and agreement; that they are above shuffles is taken for granted. The larger the share, the
-    less a power law that passes says. 0 if there are none that read so much.
+    less a power law that passes says. None if there are none that read so much.
     """
     length, slow = shape[1], float(np.exp(-relaxations / shape[1]))
     weight = slow_weight(hurst, length, slow)
     if weight is None:
-        return 0.0
+        return None
     drawn = (pooled(two_relaxations(shape, rng, slow=slow, weight=weight), detrend="none") for _ in range(draws))
     return sum(_passes(rows, straight) for rows in drawn) / draws
 

@@ -4,7 +4,6 @@ from nextlens.probes.measures.calibration import (
     Calibrated,
     Whiteness,
     autocorrelation,
-    calibrated,
     top_label,
     whiteness,
 )
@@ -42,7 +41,6 @@ __all__ = [
     "autocorrelation",
     "bits_per_byte",
     "cache_bytes",
-    "calibrated",
     "divergence",
     "entropy",
     "forward_flops",

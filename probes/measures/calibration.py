@@ -87,7 +87,7 @@ def whiteness(rows: Float[np.ndarray, "document time"], *, lags: int = 10) -> Wh
     Raises
     ------
     ValueError
-        As :func:`autocorrelation`.
+        As :func:`autocorrelation`; or if a value is not finite.
 
     Notes
     -----
@@ -96,6 +96,8 @@ def whiteness(rows: Float[np.ndarray, "document time"], *, lags: int = 10) -> Wh
     (Guo and Phillips, Efficient estimation of second moment parameters in ARCH models, 2001; Lobato, Nankervis and
     Savin, Testing for autocorrelation using a modified Box-Pierce Q test, International Economic Review 42, 2001).
     """
+    if not np.isfinite(rows).all():
+        raise ValueError("rows hold values that are not finite; where a law forbids what came there is no z - h")
     found = autocorrelation(rows, lags)
     x, time = rows - rows.mean(), rows.shape[1]
     variance = float(np.mean(x**2))
@@ -145,16 +147,3 @@ def top_label(confidence: Float[np.ndarray, " row"], right: Bool[np.ndarray, " r
     came = np.bincount(which, right.astype(float), bins)[there] / count[there]
     share = count[there] / len(confidence)
     return Calibrated(said, came, share, float(share @ np.abs(came - said)), float(share @ (said - came)))
-
-
-def calibrated(
-    surprisal: Float[np.ndarray, "document time"],
-    entropy: Float[np.ndarray, "document time"],
-    confidence: Float[np.ndarray, "document time"],
-    right: Bool[np.ndarray, "document time"],
-    *,
-    lags: int = 10,
-) -> tuple[Whiteness, Calibrated]:
-    """Both: of z - h, and of the most probable token."""
-    lags = min(lags, surprisal.shape[1] - 1)
-    return whiteness(surprisal - entropy, lags=lags), top_label(confidence.ravel(), right.ravel())
