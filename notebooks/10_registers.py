@@ -111,7 +111,9 @@ CurvesDisplay(
 # %% [markdown]
 # ## It is the position that says how far
 # The same registers, the same tokens, the same mask: only their position ids are moved. Rows are the offset claimed,
-# columns the law that the prediction is compared with, in nats; the smallest of a row should be on the diagonal.
+# columns the law that the prediction is compared with, in nats. In each column the smallest is on the diagonal: the
+# register that claims the right offset is nearest. By rows this need not be so, laws further ahead being flatter: here
+# claims of 3 and 4 are nearer the law one before their own.
 
 # %%
 moved = horizons["registers"].kl

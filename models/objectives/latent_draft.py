@@ -27,7 +27,8 @@ class LatentDraft(Matcher):
     ``speculate`` has the law of the model, whatever the dynamics says.
 
     Embeddings are those of tokens, whatever stands around them: each is read once, and kept. States are kept from the
-    last time that the model looked at the text, if it was :attr:`target` that looked: a round then costs one call.
+    last time that the model looked at the text, if it was :attr:`target` that looked: a round then costs one call. Both
+    are of the weights as they were: after more training, make another draft.
 
     Parameters
     ----------
@@ -136,4 +137,6 @@ class _Judge:
         self._draft, self.n_tokens, self.n_ctx = draft, draft.model.n_tokens, context_of(draft.model)
 
     def log_probs(self, batch: Batch) -> Float[Tensor, "one time vocab"]:
+        if len(batch.tokens) != 1:
+            raise ValueError(f"batch holds {len(batch.tokens)} texts; the target of a draft reads one at a time")
         return self._draft.look(batch.tokens[0].cpu().numpy()).log_softmax(-1)
