@@ -30,7 +30,23 @@ from nextlens.models.tasks.multiplication import Multiplication
 from nextlens.models.training import over_seeds
 from nextlens.models.transformer import Transformer, TransformerConfig
 
-MEASURES = ("greedy_accuracy", "greedy_length", "sampled_long", "accuracy_long", "accuracy_short")
+MEASURES = (
+    "greedy_accuracy",
+    "greedy_length",
+    "greedy_neither",
+    "sampled_accuracy",
+    "sampled_long",
+    "accuracy_long",
+    "accuracy_short",
+)
+#: Columns of the summary, and how wide they are.
+COLUMNS = {
+    "greedy_accuracy": ("greedily right", 24),
+    "greedy_length": ("length", 14),
+    "greedy_neither": ("of neither length", 24),
+    "sampled_accuracy": ("sampled, right", 24),
+    "sampled_long": ("long, sampled", 24),
+}
 SIZES = ("digits", "n_layers", "d_model", "n_heads", "d_mlp")
 COUNTS = ("batch_size", "steps_policy", "n_prompts", "rounds", "n_samples", "epochs")
 
@@ -308,12 +324,12 @@ def summary(recipe: MultiplicationRecipe, numbers: Mapping[str, Any], folder: Pa
         f"next tokens at {recipe.p_chain:g} long answers, {recipe.steps} steps of {recipe.batch_size}; then GRPO, "
         f"{recipe.steps_policy} steps, or STaR, {recipe.rounds} rounds; {numbers['cpu_seconds_in_all']:.0f} CPU "
         "seconds",
-        f"{'':24s}{'greedily right':>26s}{'length':>12s}{'long, sampled':>26s}",
+        f"{'':24s}" + "".join(f"{title:>{wide}s}" for title, wide in COLUMNS.values()),
     ]
     for part, title in (("next_token", "next tokens"), ("policy_gradient", "then GRPO"), ("star", "or STaR")):
-        found = [numbers[part][name] for name in ("greedy_accuracy", "greedy_length", "sampled_long")]
-        cells = (" / ".join(f"{value:.3g}" for value in one["by_seed"]) for one in found)
-        lines.append(f"{title:24s}" + "".join(f"{cell:>{w}s}" for cell, w in zip(cells, (26, 12, 26), strict=True)))
+        cells = (" / ".join(f"{value:.3g}" for value in numbers[part][name]["by_seed"]) for name in COLUMNS)
+        widths = (wide for _, wide in COLUMNS.values())
+        lines.append(f"{title:24s}" + "".join(f"{cell:>{w}s}" for cell, w in zip(cells, widths, strict=True)))
     before = numbers["next_token"]
     for name, title in (("accuracy_long", "long answers"), ("accuracy_short", "short answers")):
         if before[name] is not None:

@@ -31,9 +31,11 @@ def measured(model: Kernel, task: Judging, rng: np.random.Generator, n_prompts: 
     -------
     xr.Dataset
         ``greedy_accuracy``: the share of greedy answers that end right (of a parity, whose last token is it).
-        ``greedy_length``: their median, the end not counted. ``sampled_long``: the share of sampled answers as long as
-        a chain; ``accuracy_long``, ``accuracy_short``: of those, and of those as short as an answer at once, that end
-        right (NaN if there are none). ``stop``, of parities: mean P(END) after a first token that fits the chain.
+        ``greedy_length``: their median, the end not counted. ``greedy_neither``: the share of them that are neither as
+        long as a chain nor as short as an answer at once. ``sampled_accuracy``: the share of sampled answers that end
+        right. ``sampled_long``: the share of them as long as a chain; ``accuracy_long``, ``accuracy_short``: of those,
+        and of those as short as an answer at once, that end right (NaN if there are none). ``stop``, of parities: mean
+        P(END) after a first token that fits the chain.
     """
     prompts = torch.from_numpy(task.prompts(n_prompts, rng)).to(getattr(model, "device", None))
     said = complete(model, prompts, task.longest_answer, end=END)
@@ -45,6 +47,8 @@ def measured(model: Kernel, task: Judging, rng: np.random.Generator, n_prompts: 
         {
             "greedy_accuracy": float(greedy.last_is_right.mean()),
             "greedy_length": float(greedy.length.median()),
+            "greedy_neither": float((~greedy.is_long & ~greedy.is_short).mean()),
+            "sampled_accuracy": float(right.mean()),
             "sampled_long": float(long.mean()),
             "accuracy_long": float(right[long].mean()) if long.any() else np.nan,
             "accuracy_short": float(right[short].mean()) if short.any() else np.nan,
