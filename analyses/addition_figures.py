@@ -44,7 +44,8 @@ def lengths_figure(recipe: AdditionRecipe, results: Results) -> Figure:
         figure = style.new_figure(style.DOUBLE_COLUMN, 2.4)
         style.caption_beneath(
             figure,
-            f"Trained on 1 to {recipe.digits} digits (dashed); {_seeds(recipe)}."
+            f"Trained on 1 to {recipe.digits} digits (dashed); {_seeds(recipe)}; {recipe.steps:,} steps, of "
+            f"baselines {recipe.steps_baseline:,}."
             + ("" if recipe.select is None else f" Dotted: {recipe.select} digits select the weights."),
         )
         for ax, (measure, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):

@@ -97,12 +97,13 @@ class CompareRecipe(WrittenRecipe):
             raise ValueError(f"kernels={self.kernels!r} must hold at least one, each once")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds!r} must hold at least one seed, each once, none below 0")
+        process_by_name(self.process)
         refuse_unknown(self.kernels, of_process=not self.texts)
         refuse_unknown(
             tuple(f"{self.kernels[0].partition('@')[0]}@{one}" for one in self.maps), of_process=not self.texts
         )
         pointing = any(name.partition("@")[0] == "gim" for name in self.kernels)
-        if not self.texts and forbids(self.made, self.words) and pointing:
+        if not self.texts and pointing and forbids(self.made, self.words):
             raise ValueError(
                 f"kernels={self.kernels!r}: the GIM of a process compares beliefs, and there is none after what "
                 f"{self.process} cannot say and a GIM does; it is made of processes that forbid nothing"
