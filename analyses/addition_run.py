@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from nextlens.analyses.addition_figures import draw
 from nextlens.analyses.addition_numbers import sum_up
 from nextlens.analyses.addition_recipe import KINDS, AdditionRecipe
-from nextlens.analyses.addition_training import AdditionModel, train_and_measure
-from nextlens.analyses.model_training import progress_bar
+from nextlens.analyses.addition_training import train_and_measure
+from nextlens.analyses.model_training import each
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
-from nextlens.models.training import over_seeds
 
 
 def run(
@@ -55,25 +52,9 @@ def run(
     place = begin(folder, recipe.as_json(), resume=resume)
     wanted = [(kind, seed) for seed in recipe.seeds for kind in KINDS]
     total = sum(recipe.steps_of(kind) for kind, _ in wanted)
-    with progress_bar(place, [0] * len(wanted), total, show=progress) as report:
-        job = partial(_one, wanted=wanted, recipe=recipe, folder=place, resume=resume, device=device, report=report)
-        results = dict(zip(wanted, over_seeds(job, range(len(wanted)), n_jobs=n_jobs), strict=True))
+    job = partial(train_and_measure, recipe, folder=place, resume=resume, device=device)
+    results = each(job, wanted, place, total, n_jobs=n_jobs, progress=progress)
     numbers = sum_up(recipe, results)
     draw(recipe, results, place)
     write_json(place / NUMBERS, numbers)
     return numbers
-
-
-def _one(
-    number: int,
-    *,
-    wanted: Sequence[tuple[str, int]],
-    recipe: AdditionRecipe,
-    folder: Path,
-    resume: bool,
-    device: str,
-    report: Callable[[int, int], None] | None,
-) -> AdditionModel:
-    kind, seed = wanted[number]
-    tell = None if report is None else partial(report, number)
-    return train_and_measure(recipe, kind, seed, folder, resume=resume, device=device, report=tell)

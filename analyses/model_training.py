@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from nextlens.models.processes import FactoredProcess, Process
 from nextlens.models.recurrent import Recurrent, RecurrentConfig
 from nextlens.models.training import Step, over_seeds, train, warmup_cosine
 from nextlens.models.transformer import Transformer, TransformerConfig
+
+Result = TypeVar("Result")
 
 #: Seconds between checkpoints: what an interruption can cost.
 SAVE_EVERY = 5.0
@@ -221,6 +223,48 @@ def train_all(
         job = partial(_train_one, trainings=trainings, folder=folder, resume=resume, device=device, report=report)
         over_seeds(job, range(len(trainings)), n_jobs=n_jobs)
     return {training.name: checkpoints.load(training.path(folder), device=device) for training in trainings}
+
+
+def each(
+    job: Callable[..., Result],
+    wanted: Sequence[tuple[Any, ...]],
+    folder: Path,
+    total: int,
+    *,
+    behind: Sequence[int] | None = None,
+    n_jobs: int | None = None,
+    progress: bool = False,
+) -> dict[tuple[Any, ...], Result]:
+    """What ``job`` gives for each of ``wanted``, several at once, behind one progress bar.
+
+    Parameters
+    ----------
+    job : callable
+        Called with the members of one of ``wanted``, and with ``report``, to be told how many steps lie behind.
+    wanted : sequence of tuple
+        Each once.
+    folder : Path
+    total : int
+        Steps of all.
+    behind : sequence of int, optional
+        Steps of each that were done before; none if None.
+    n_jobs : int, optional
+        At once; as many as there are processors if None.
+    progress : bool, default=False
+    """
+    with progress_bar(folder, list(behind or [0] * len(wanted)), total, show=progress) as report:
+        one = partial(_numbered, job=job, wanted=wanted, report=report)
+        return dict(zip(wanted, over_seeds(one, range(len(wanted)), n_jobs=n_jobs), strict=True))
+
+
+def _numbered(
+    number: int,
+    *,
+    job: Callable[..., Result],
+    wanted: Sequence[tuple[Any, ...]],
+    report: Callable[[int, int], None] | None,
+) -> Result:
+    return job(*wanted[number], report=None if report is None else partial(report, number))
 
 
 def steps_done(path: Path) -> int:

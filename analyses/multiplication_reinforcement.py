@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from nextlens.analyses.displays import style
 from nextlens.analyses.intervals import interval
-from nextlens.analyses.model_training import progress_bar
+from nextlens.analyses.model_training import each
 from nextlens.analyses.parity_figures import curves, side_by_side
 from nextlens.analyses.parity_recipe import REWARDS
 from nextlens.analyses.parity_reinforcement import MEASURED
@@ -27,7 +27,6 @@ from nextlens.analyses.recipes import WrittenRecipe, repeating
 from nextlens.analyses.results_folder import NUMBERS, begin, versions, write_json
 from nextlens.models.arguments import at_least, one_of
 from nextlens.models.tasks.multiplication import Multiplication
-from nextlens.models.training import over_seeds
 from nextlens.models.transformer import Transformer, TransformerConfig
 
 MEASURES = (
@@ -235,28 +234,15 @@ def run(
     """
     place = begin(folder, recipe.as_json(), resume=resume)
     total = (recipe.steps + recipe.steps_policy) * len(recipe.seeds)
-    with progress_bar(place, [0] * len(recipe.seeds), total, show=progress) as report:
-        job = partial(_one, recipe=recipe, folder=place, resume=resume, device=device, report=report)
-        found = over_seeds(job, range(len(recipe.seeds)), n_jobs=n_jobs)
+    job = partial(train_and_reinforce, recipe, folder=place, resume=resume, device=device)
+    wanted = [(seed,) for seed in recipe.seeds]
+    found = list(each(job, wanted, place, total, n_jobs=n_jobs, progress=progress).values())
     numbers = sum_up(recipe, found)
     figure = course_figure(recipe, found)
     style.save(figure, place / "course")
     plt.close(figure)
     write_json(place / NUMBERS, numbers)
     return numbers
-
-
-def _one(
-    number: int,
-    *,
-    recipe: MultiplicationRecipe,
-    folder: Path,
-    resume: bool,
-    device: str,
-    report: Callable[[int, int], None] | None,
-) -> MultiplicationSeed:
-    tell = None if report is None else partial(report, number)
-    return train_and_reinforce(recipe, recipe.seeds[number], folder, resume=resume, device=device, report=tell)
 
 
 def sum_up(recipe: MultiplicationRecipe, seeds: Sequence[MultiplicationSeed]) -> dict[str, Any]:

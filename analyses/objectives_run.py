@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nextlens.analyses.model_training import progress_bar, steps_done
+from nextlens.analyses.model_training import each, steps_done
 from nextlens.analyses.objectives_figures import draw
 from nextlens.analyses.objectives_measures import train_and_measure
 from nextlens.analyses.objectives_numbers import sum_up
 from nextlens.analyses.objectives_recipe import ObjectivesRecipe
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
-from nextlens.models.training import over_seeds
 
 
 def run(
@@ -59,27 +58,13 @@ def run(
     wanted = [(objective, seed) for seed in recipe.seeds for objective in recipe.objectives]
     paths = [recipe.lesson(*one).path(place) for one in wanted]
     behind = [steps_done(path) if resume else 0 for path in paths]
-    with progress_bar(place, behind, (recipe.steps or 0) * len(wanted), show=progress) as report:
-        job = partial(_one, wanted=wanted, recipe=recipe, folder=place, resume=resume, device=device, report=report)
-        results = dict(zip(wanted, over_seeds(job, range(len(wanted)), n_jobs=n_jobs), strict=True))
+    job = partial(train_and_measure, recipe, folder=place, resume=resume, device=device)
+    total = (recipe.steps or 0) * len(wanted)
+    results = each(job, wanted, place, total, behind=behind, n_jobs=n_jobs, progress=progress)
     numbers = sum_up(recipe, results)
     draw(recipe, results, numbers, place)
     write_json(place / NUMBERS, numbers)
     return numbers
-
-
-def _one(
-    number: int,
-    *,
-    wanted: Sequence[tuple[str, int]],
-    recipe: ObjectivesRecipe,
-    folder: Path,
-    resume: bool,
-    device: str,
-    report: Callable[[int, int], None] | None,
-) -> dict[str, Any]:
-    tell = None if report is None else partial(report, number)
-    return train_and_measure(recipe, *wanted[number], folder, resume=resume, device=device, report=tell)
 
 
 def summary(recipe: ObjectivesRecipe, numbers: Mapping[str, Any], folder: Path) -> str:

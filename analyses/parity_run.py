@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from nextlens.analyses.model_training import progress_bar
+from nextlens.analyses.model_training import each
 from nextlens.analyses.parity_figures import draw
 from nextlens.analyses.parity_numbers import sum_up
 from nextlens.analyses.parity_recipe import ParityRecipe
-from nextlens.analyses.parity_training import ParitySeed, steps_of, train_and_reinforce
+from nextlens.analyses.parity_training import steps_of, train_and_reinforce
 from nextlens.analyses.results_folder import NUMBERS, begin, write_json
-from nextlens.models.training import over_seeds
 
 
 def run(
@@ -53,25 +50,11 @@ def run(
         If ``folder`` holds what would be lost, or cannot be gone on with.
     """
     place = begin(folder, recipe.as_json(), resume=resume)
-    behind = [0] * len(recipe.seeds)
-    with progress_bar(place, behind, steps_of(recipe) * len(recipe.seeds), show=progress) as report:
-        job = partial(_one, recipe=recipe, folder=place, resume=resume, device=device, report=report)
-        found = over_seeds(job, range(len(recipe.seeds)), n_jobs=n_jobs)
-    results = dict(zip(recipe.seeds, found, strict=True))
+    job = partial(train_and_reinforce, recipe, folder=place, resume=resume, device=device)
+    total = steps_of(recipe) * len(recipe.seeds)
+    found = each(job, [(seed,) for seed in recipe.seeds], place, total, n_jobs=n_jobs, progress=progress)
+    results = {seed: one for (seed,), one in found.items()}
     numbers = sum_up(recipe, results)
     draw(recipe, results, place)
     write_json(place / NUMBERS, numbers)
     return numbers
-
-
-def _one(
-    number: int,
-    *,
-    recipe: ParityRecipe,
-    folder: Path,
-    resume: bool,
-    device: str,
-    report: Callable[[int, int], None] | None,
-) -> ParitySeed:
-    tell = None if report is None else partial(report, number)
-    return train_and_reinforce(recipe, recipe.seeds[number], folder, resume=resume, device=device, report=tell)
