@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nextlens.analyses.self_similarity_reading import CELLS, refuse_foresight, refuse_unlawful
 from nextlens.models.arguments import at_least
-from nextlens.models.batch import Batch
+from nextlens.models.batch import Batch, refuse_out_of_range
 from nextlens.models.chunks import device_of
 from nextlens.models.decoding import complete
 from nextlens.models.kernel import Kernel
@@ -195,7 +195,14 @@ def deployed(
 
 
 def possible(truth: Kernel, tokens: Int[np.ndarray, "sequence time"]) -> Bool[np.ndarray, " sequence"]:
-    """Whether each sequence can be said, token after token; the first token is taken as given."""
+    """Whether each sequence can be said, token after token; the first token is taken as given.
+
+    Raises
+    ------
+    ValueError
+        If a token is none of the kernel's.
+    """
+    refuse_out_of_range("tokens", torch.from_numpy(tokens), truth.n_tokens, limit_name="n_tokens")
     can = np.ones(len(tokens), dtype=bool)
     for t in range(1, tokens.shape[1]):
         if not can.any():

@@ -91,8 +91,10 @@ def exact_error(kernel: Kernel, process: Process, length: int) -> Float[np.ndarr
     Raises
     ------
     ValueError
-        As :func:`exact_memory`.
+        As :func:`exact_memory`; or if vocabularies differ.
     """
+    if kernel.n_tokens != process.n_tokens:
+        raise ValueError(f"kernel has n_tokens={kernel.n_tokens} and the process {process.n_tokens}; they must agree")
     weight, truth = word_probabilities(process, length), laws_of_words(process, length)
     there, n = np.flatnonzero(weight > 0), kernel.n_tokens
     wrong = []
@@ -128,6 +130,7 @@ def sampled_memory(
     kernel: Kernel, tokens: Int[np.ndarray, "sequence time"], contexts: Sequence[int], *, last: int = 8
 ) -> Lost:
     """Loss with the last k tokens only, less the loss with all, at the last positions of each sequence."""
+    at_least("number of contexts", len(contexts), 1)
     longest = max(contexts)
     at_least("positions before the last few", tokens.shape[1] - 1 - last, longest)
     skip = tokens.shape[1] - 1 - last
@@ -180,7 +183,14 @@ def sampled_edits(
     """How far the next law moves when a token is inserted, or deleted, ``lag`` back.
 
     With a process, over those edited sequences that it can say; NaN if there is none.
+
+    Raises
+    ------
+    ValueError
+        If the lag is longer than the sequences.
     """
+    at_least("lag", lag, 1)
+    at_least("tokens of a sequence", tokens.shape[1], lag)
     base = last_laws(kernel, tokens)
     place = tokens.shape[1] - lag
     extra = rng.choice(tokens.ravel(), (len(tokens), 1))

@@ -99,6 +99,18 @@ def test_error_by_context_of_the_observer_is_its_gain_and_of_others_more():
     assert np.isfinite(exact_error(Greedy(golden_mean()), golden_mean(), 4)).all()
 
 
+def test_measures_name_what_they_cannot_read():
+    tokens = mess3().sample(3, 5, np.random.default_rng(0))
+    for wrong, words in (
+        (lambda: possible(mess3(), np.array([[0, 7, 1]])), "7"),
+        (lambda: exact_error(golden_mean(), mess3(), 3), "n_tokens=2 and the process 3"),
+        (lambda: sampled_memory(mess3(), tokens, []), "number of contexts=0"),
+        (lambda: sampled_edits(mess3(), tokens, 9, np.random.default_rng(0)), "tokens of a sequence=5"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            wrong()
+
+
 def test_influence_on_mess3_is_as_enumerated():
     found = exact_influence(mess3(), mess3(), 9, 7)
     np.testing.assert_allclose(found.mean, INFLUENCE, atol=6e-6)

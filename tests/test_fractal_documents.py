@@ -62,6 +62,8 @@ def test_a_difference_of_the_same_documents_is_known_better_than_either():
     assert value == one.value - other.value
     assert high - low < 0.7 * np.ptp(one.interval)
     assert fractal.difference(one, one) == (0.0, (0.0, 0.0))
+    with pytest.raises(ValueError, match="was not of documents"):
+        fractal.difference(one, fractal.local_whittle(rows[0]))
     with pytest.raises(ValueError, match="of 30 documents and other of 29"):
         fractal.difference(one, fractal.local_whittle(rows[1:]))
 

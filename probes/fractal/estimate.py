@@ -220,7 +220,7 @@ def difference(
         As :func:`by_group`; or if the estimates are of different numbers of documents.
     """
     value = one.value - other.value
-    pair = [_merged(estimate, range(len(estimate.parts.sums)) if group is None else group) for estimate in (one, other)]
+    pair = [_merged(estimate, group) for estimate in (one, other)]
     if len(pair[0].sums) != len(pair[1].sums):
         raise ValueError(f"one is of {len(pair[0].sums)} documents and other of {len(pair[1].sums)}; they must agree")
     left = [_without_each(parts) for parts in pair]
@@ -230,10 +230,12 @@ def difference(
     return value, (value - half, value + half)
 
 
-def _merged(estimate: Estimate, group: Sequence[Hashable]) -> Parts:
+def _merged(estimate: Estimate, group: Sequence[Hashable] | None) -> Parts:
     parts = estimate.parts
     if parts is None or parts.unit != "document":
         raise ValueError(f"{estimate.estimator} was not of documents; there is nothing to group")
+    if group is None:
+        return parts
     if len(group) != len(parts.sums):
         raise ValueError(f"group names {len(group)} documents; the estimate is of {len(parts.sums)}")
     names = list(dict.fromkeys(group))
